@@ -1,0 +1,189 @@
+"""The origin: a real database whose speed and width are set, and every query counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from worlds import World, world
+
+from cachelab import origin
+from cachelab.origin import SMALL, Origin
+from cachelab.trace import Trace
+
+
+@pytest.fixture
+def w(tmp_path: Path) -> World:
+    return world(tmp_path)
+
+
+def test_the_shop_has_as_many_rows_as_promised_and_is_the_same_everywhere(tmp_path: Path) -> None:
+    path = origin.copy_of_shop(tmp_path, tmp_path / "kept")
+    engine = origin.open_sqlite(path)
+    with engine.connect() as connection:
+        counts = {
+            table: connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one()
+            for table in ("users", "products", "articles", "comments", "orders")
+        }
+        total = connection.execute(sa.text("SELECT sum(total_cents) FROM orders")).scalar_one()
+    engine.dispose()
+    expected = {"users": 1000, "products": 500, "articles": 200, "comments": 5000}
+    assert counts == {**expected, "orders": 200_000}
+    assert total == 2_089_322_450
+
+
+def test_the_shop_is_seeded_once_and_copied_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = origin.copy_of_shop(tmp_path / "a", tmp_path / "kept", SMALL)
+    monkeypatch.setattr(origin, "seed_sqlite", None)
+    second = origin.copy_of_shop(tmp_path / "b", tmp_path / "kept", SMALL)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_second_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file where a folder should be")
+    path = origin.copy_of_shop(tmp_path, tmp_path / "kept", SMALL)
+    assert Origin(origin.open_sqlite(path), Trace()).user(1) is not None
+
+
+def test_what_the_shop_asks_gives_values_that_look_like_nothing(w: World) -> None:
+    assert w.db.user(1) == {
+        "id": 1,
+        "name": "Alice",
+        "email": "alice@example.org",
+        "bio": "Likes a good chair.",
+        "role": "customer",
+        "version": 1,
+    }
+    assert (w.db.stock(7), w.db.bio(3), w.db.permissions(1), w.db.user(999)) == (0, "", [], None)
+    assert w.db.comments(5) == []
+    assert w.db.comments(1)[0].keys() == {"id", "text", "author"}
+    assert w.db.flag("no such flag") is None
+    assert w.db.queries == 8
+
+
+def test_best_sellers_are_sorted_by_turnover(w: World) -> None:
+    best = w.db.best_sellers("garden", 3)
+    turnover = [product["turnover_cents"] for product in best]
+    assert turnover == sorted(turnover, reverse=True)
+    assert len(best) == 3
+
+
+def test_an_update_raises_the_version_and_commits(w: World) -> None:
+    w.db.update_user(1, email="new@example.org")
+    user = w.db.user(1)
+    assert user is not None
+    assert (user["email"], user["version"]) == ("new@example.org", 2)
+    assert [event.kind for event in w.trace] == ["write", "commit", "query"]
+
+
+def test_an_unknown_column_gets_one_sentence_with_the_known_ones(w: World) -> None:
+    with pytest.raises(ValueError, match=r"users has the columns id, name.*; this names mail\."):
+        w.db.update_user(1, mail="x")
+
+
+def test_somebody_else_writes_under_another_name(w: World) -> None:
+    w.db.acting_as("admin tool").update_user(1, role="admin")
+    w.db.user(1)
+    assert w.trace.actors == ["admin tool", "main"]
+    assert w.db.writes == 1
+
+
+def test_every_kind_of_statement_is_counted_and_labelled(w: World) -> None:
+    with w.db.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM users")
+        connection.execute(
+            sa.text("INSERT INTO flags VALUES (:n, :e)"),
+            [{"n": "a", "e": True}, {"n": "b", "e": False}],
+        )
+        connection.execute(sa.text("DELETE FROM flags WHERE name = :n"), {"n": "a"})
+    done = [(e.kind, e.what, e.on, e.detail) for e in w.trace]
+    assert done == [
+        ("query", "SELECT", "users", "1 row"),
+        ("write", "INSERT", "flags", "2 rows"),
+        ("write", "DELETE", "flags a", "1 row"),
+        ("commit", "COMMIT", "flags", ""),
+    ]
+
+
+def test_returning_gives_its_rows(w: World) -> None:
+    with w.db.engine.begin() as connection:
+        asked = sa.text("UPDATE users SET name = 'Z' WHERE id = 1 RETURNING name, version")
+        assert tuple(connection.execute(asked).one()) == ("Z", 1)
+
+
+def test_a_failing_statement_is_recorded_frees_its_slot_and_is_raised(w: World) -> None:
+    w.db.capacity = 1
+    for _ in range(2):
+        with pytest.raises(sa.exc.OperationalError), w.db.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT * FROM nowhere")
+    assert w.trace.errors == 2
+    assert w.db.user(1) is not None
+
+
+def test_statements_queue_for_the_slots_there_are(w: World) -> None:
+    w.db.capacity, w.db.latency = 2, 0.02
+    running, most, lock = 0, 0, threading.Lock()
+    real = time.sleep
+
+    def watched(seconds: float) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        real(seconds)
+        with lock:
+            running -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", watched)
+        threads = [threading.Thread(target=w.db.user, args=(1,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 2
+    assert w.trace.queries == 8
+    assert w.trace.count("wait") >= 1
+
+
+@pytest.mark.parametrize("slots", [0, -1, 1.5, "two"])
+def test_a_capacity_that_makes_no_sense_gets_one_sentence(w: World, slots: object) -> None:
+    with pytest.raises(ValueError, match="capacity is a whole number from 1, or None"):
+        w.db.capacity = slots  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), 1e9])
+def test_a_latency_that_makes_no_sense_gets_one_sentence(w: World, seconds: float) -> None:
+    with pytest.raises(ValueError, match="latency is a time in seconds"):
+        w.db.latency = seconds
+
+
+def test_many_threads_share_the_engine_without_an_error(w: World) -> None:
+    errors: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            for _ in range(5):
+                w.db.user(1 + number % 10)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert w.db.queries == 500
+
+
+def test_only_postgresql_is_taken_as_another_database() -> None:
+    with pytest.raises(ValueError, match="only PostgreSQL is supported; this names mysql"):
+        origin.open_postgresql("mysql://localhost/x")
