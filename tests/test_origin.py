@@ -91,7 +91,7 @@ def test_an_unknown_column_gets_one_sentence_with_the_known_ones(w: World) -> No
 def test_somebody_else_writes_under_another_name(w: World) -> None:
     w.db.acting_as("admin tool").update_user(1, role="admin")
     w.db.user(1)
-    assert w.trace.actors == ["admin tool", "main"]
+    assert w.trace.actors == ["admin tool", "app"]
     assert w.db.writes == 1
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,7 +31,7 @@ from typing import Any
 if sys.platform != "win32":
     import fcntl
 
-PATTERN = "cachelab-*"
+OUR_NAME = re.compile(r"cachelab-(\d+)-\w{8}(\.[0-9a-f]{8})?")
 LOCK_NAME = ".alive"
 # A Unix socket's path may have 103 bytes on macOS and 107 on Linux; ours needs about 45 of its own.
 LONGEST_TEMP = 58
@@ -212,12 +213,13 @@ def sweep(place: Path) -> list[Path]:
     """Remove the folders under `place` whose supervisor is gone, and return them.
 
     A supervisor holds a lock on its folder's `.alive` file for as long as it lives; only real
-    folders named `cachelab-*`, of our own user, whose lock is free, are taken. One without that
-    file is left for a minute, since it may be in the making.
+    folders with our kind of name (`cachelab-`, process id, eight characters), of our own user,
+    whose lock is free, are taken. One without that file may be in the making: it is left for a
+    minute, and for as long as its process runs.
     """
     swept = []
     if sys.platform != "win32":
-        for folder in place.glob(PATTERN):
+        for folder in place.glob("cachelab-*"):
             with contextlib.suppress(OSError):
                 if _is_left_over(folder):
                     # Take it out of others' sight first: two sweeps may meet.
@@ -232,12 +234,19 @@ if sys.platform != "win32":
 
     def _is_left_over(folder: Path) -> bool:
         found = folder.lstat()
-        if not folder.is_dir() or folder.is_symlink() or found.st_uid != os.getuid():
+        named = OUR_NAME.fullmatch(folder.name)
+        if (
+            named is None
+            or not folder.is_dir()
+            or folder.is_symlink()
+            or found.st_uid != os.getuid()
+        ):
             return False
         try:
             lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            return time.time() - found.st_mtime > UNLOCKED_GRACE_SECONDS
+            old = time.time() - found.st_mtime > UNLOCKED_GRACE_SECONDS
+            return old and not _runs(int(named[1]))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -247,6 +256,16 @@ if sys.platform != "win32":
             return time.time() - os.fstat(lock).st_mtime > 1.0
         finally:
             os.close(lock)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _close_supervised(supervisor: subprocess.Popen[bytes], owner: int) -> None:

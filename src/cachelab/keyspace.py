@@ -571,7 +571,7 @@ def main(arguments: Sequence[str]) -> None:
     connection = redis.ConnectionPool.from_url(arguments[0], protocol=3).get_connection()
 
     def run(*args: Any) -> Any:
-        connection.send_command(*args)
+        connection.send_command(*args)  # type: ignore[no-untyped-call]
         return connection.read_response()
 
     rows = [f"  {json.dumps(name)}: {json.dumps(at)}" for name, at in read_table(run).items()]

@@ -23,9 +23,9 @@ _silent: ContextVar[bool] = ContextVar("cachelab_silent", default=False)
 
 
 def current_actor() -> str:
-    """Who is running: the name given by `Trace.acting`, else the thread's own name."""
+    """Who is running: the name given by `Trace.acting`, else the thread's; "app" is the main one."""
     name = _acting.get() or threading.current_thread().name
-    return "main" if name == "MainThread" else name
+    return "app" if name == "MainThread" else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class Trace:
 
     def say(self, seconds: float) -> str:
         """A duration in words; a real run does not print the time it happened to take itself."""
-        return say_seconds(seconds) if self.exact or seconds >= 60 else "less than a minute"
+        return say_seconds(seconds) if self.exact or seconds >= 60 else "under 1 min"
 
     def _result(self, event: Event) -> str:
         named = event.kind in {"hit", "miss", "fill", "error", "crash"}

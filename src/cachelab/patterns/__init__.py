@@ -1,0 +1,1 @@
+"""Reference code to carry home: one pattern a file, each on one screen."""
