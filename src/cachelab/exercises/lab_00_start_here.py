@@ -1,0 +1,115 @@
+"""Checks and hints of lab 00: values go in and out of a cache unchanged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cachelab.exercises.exercise import Exercise
+from cachelab.exercises.trial import Trial
+from cachelab.exercises.world import World
+from cachelab.verdict import short
+
+VALUES: tuple[Any, ...] = ({"to": "Alice", "times": 0}, 0, "", [], None, "a text", 2.5, True)
+
+
+def judge_remember(answer: Any, trial: Trial) -> None:
+    """Stored as JSON, under the key that was named, for the time that was named."""
+    for seconds in (60, 5):
+        for value in VALUES:
+            world = trial.world()
+            key, said = (
+                "greeting:1",
+                f"After remember(cache, 'greeting:1', {short(value)}, {seconds})",
+            )
+            trial.call(answer, world.cache, key, value, seconds)
+            _expect_json(trial, world, key, value, said)
+            left = world.ttl(key)
+            trial.expect(left is not None, f"{said} the copy has no TTL: it would stay for ever.")
+            trial.expect(
+                seconds - 1 < left <= seconds,
+                f"{said} the copy lives {left:g} s; it should live {seconds} s.",
+            )
+
+
+def _expect_json(trial: Trial, world: World, key: str, value: Any, said: str) -> None:
+    found = world.keys()
+    trial.expect(found != [], f"{said} the cache is empty.")
+    named = ", ".join(found)
+    trial.expect(found == [key], f"{said} the cache holds {named}; expected was {key} alone.")
+    stored = world.peek(key)
+    trial.expect(
+        isinstance(stored, str), f"{said} the key holds a {world.kind(key)}; expected was a text."
+    )
+    try:
+        decoded = json.loads(stored)
+    except ValueError:
+        trial.fail(f"{said} the text {short(stored)} is stored, which is not JSON.")
+    trial.expect(
+        _same(decoded, value),
+        f"{said} the text {short(stored)} is stored, which is the JSON of something else.",
+    )
+
+
+def judge_recall(answer: Any, trial: Trial) -> None:
+    """What was stored comes back, None included; the default only for what is not there."""
+    for value in VALUES:
+        world = trial.world()
+        stored = json.dumps(value)
+        world.put("greeting:1", stored)
+        got = trial.call(answer, world.cache, "greeting:1", "a default")
+        trial.expect(
+            _same(got, value),
+            f"The cache holds {short(stored)}; recall(cache, 'greeting:1', 'a default') gave"
+            f" {short(got)} instead of {short(value)}.",
+        )
+    for default in ("a default", None, 0):
+        world = trial.world()
+        got = trial.call(answer, world.cache, "nothing:1", default)
+        trial.expect(
+            _same(got, default),
+            f"The cache is empty; recall(cache, 'nothing:1', {short(default)}) gave {short(got)}"
+            " instead of the default.",
+        )
+    got = trial.call(answer, trial.world().cache, "nothing:1")
+    trial.expect(
+        got is None, f"Without a default and without a copy it gave {short(got)}, not None."
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    # 0 and False, 1 and True are equal in Python and different in JSON.
+    return type(one) is type(other) and bool(one == other)
+
+
+EXERCISES = [
+    Exercise(
+        id="00_start_here.remember",
+        title="Remember",
+        function="remember",
+        signature="remember(cache, key, value, seconds)",
+        minutes=4,
+        hints=(
+            "A redis-py client stores text: which function of Python's json module makes text of a"
+            " value?",
+            "`cache.set(key, text, ex=...)` stores a text together with its TTL in seconds.",
+            "One line: `cache.set(key, json.dumps(value), ex=seconds)`.",
+        ),
+        judge=judge_remember,
+    ),
+    Exercise(
+        id="00_start_here.recall",
+        title="Recall",
+        function="recall",
+        signature="recall(cache, key, default=None)",
+        minutes=5,
+        hints=(
+            "`cache.get(key)` gives the stored text, or None if there is none. When do you look for"
+            " None: before decoding, or after?",
+            "Before: afterwards, a stored `null` and nothing at all look the same.",
+            "`stored = cache.get(key)`; if `stored is None`, return the default; else"
+            " `json.loads(stored)`.",
+        ),
+        judge=judge_recall,
+    ),
+]

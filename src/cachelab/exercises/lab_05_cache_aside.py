@@ -1,0 +1,384 @@
+"""Checks and hints of lab 05: cache-aside, in the cases in which it goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from cachelab.exercises.exercise import Exercise
+from cachelab.exercises.trial import Trial
+from cachelab.exercises.world import World
+from cachelab.verdict import short
+
+# read ----------------------------------------------------------------------------------------
+
+
+def judge_read(answer: Any, trial: Trial) -> None:
+    """A miss asks once and fills, a hit does not ask, and a copy ends with its TTL."""
+    world = trial.world()
+    alice, bruno = world.truth.user(1), world.truth.user(2)
+    key = "user:v1:1"
+
+    first = trial.call(answer, world.cache, world.db, 1)
+    _expect_value(trial, first, alice, "The first read of user 1")
+    asked = world.db.queries
+    trial.expect(asked > 0, "The first read asked no query, so its value cannot be the database's.")
+    trial.expect(asked == 1, f"The first read asked {asked} queries; one is enough.")
+    _expect_copy(trial, world, key, 300)
+    _expect_json(trial, world, key, alice)
+
+    before = world.trace.hits
+    second = trial.call(answer, world.cache, world.db, 1)
+    trial.expect(
+        world.db.queries == 1,
+        "The second read asked the database again, although a copy was in the cache.",
+    )
+    _expect_value(trial, second, alice, "The second read of user 1")
+    trial.expect(
+        world.trace.hits > before,
+        "The second read asked neither the cache nor the database; what one process remembers by"
+        " itself, no other process can see or delete.",
+    )
+
+    other = trial.call(answer, world.cache, world.db, 2)
+    _expect_value(trial, other, bruno, "The read of user 2, after two of user 1,")
+
+    world.fast_forward(200)
+    trial.call(answer, world.cache, world.db, 1)  # a hit, which must not prolong the copy's life
+    world.someone_else.update_user(1, email="new@example.org")
+    world.fast_forward(101)
+    late = trial.call(answer, world.cache, world.db, 1)
+    _expect_value(
+        trial, late, world.truth.user(1), "301 seconds after the fill, the read of user 1"
+    )
+
+
+# values --------------------------------------------------------------------------------------
+
+
+def judge_values(answer: Any, trial: Trial) -> None:
+    """0 and None are answers: right, cached, and each with its own TTL."""
+    cases = ((1, "in stock", 60, 60), (7, "sold out", 60, 60), (999, "unknown", 1, 10))
+    for product_id, what, least, most in cases:
+        world = trial.world()
+        truth = world.truth.stock(product_id)
+        for turn in ("first", "second", "third"):
+            got = trial.call(answer, world.cache, world.db, product_id)
+            right = got == truth and type(got) is type(truth)
+            trial.expect(
+                right,
+                f"The {turn} read of product {product_id} ({what}) gave {short(got)}; the database"
+                f" has {truth!r}.",
+            )
+            if turn == "first":
+                key = f"stock:v1:{product_id}"
+                _expect_some_copy(trial, world, key, f"the read of product {product_id} ({what})")
+                _expect_ttl(trial, world, key, least, most)
+        asked = world.db.queries
+        trial.expect(
+            asked == 1,
+            f"Product {product_id} is {what}: three reads asked {asked} queries; expected was 1.",
+        )
+
+
+# update --------------------------------------------------------------------------------------
+
+
+def judge_update(answer: Any, trial: Trial) -> None:
+    """Afterwards nobody is served the old row, whenever a reader came along."""
+    steps = _update_with_reader(answer, trial, reader_after=None)
+    for step in range(1, steps + 1):
+        _update_with_reader(answer, trial, reader_after=step)
+
+
+def _update_with_reader(answer: Any, trial: Trial, reader_after: int | None) -> int:
+    """Run the answer, with a reader after its n-th cache command; how many it sent."""
+    world = trial.world()
+    profile, public = _profile_reader(world), _public_reader(world)
+    email = "new@example.org"
+
+    def everybody() -> None:
+        with world.trace.acting("reader"):
+            profile(1), public(1)
+
+    everybody()
+    with world.trace.acting("reader"):
+        profile(2)
+    world.put("session:abc", "somebody's session")
+    sent = world.after_cache_command(reader_after, everybody)
+    trial.call(answer, world.cache, world.db, 1, email)
+
+    truth = world.truth.user(1)
+    trial.expect(
+        truth is not None and truth["email"] == email,
+        f"After change_email the database has {short(truth and truth['email'])} for user 1;"
+        f" expected was {email!r}.",
+    )
+    bystander = world.truth.user(2)
+    trial.expect(
+        bystander is not None and bystander["email"] != email, "User 2 was changed as well."
+    )
+    with world.trace.acting("reader"):
+        seen = {"user:v1:1": profile(1)["email"], "user:public:v1:1": public(1)["email"]}
+    stale = [key for key, value in seen.items() if value != email]
+    if reader_after is None:
+        trial.expect(
+            not stale, f"Readers of {' and '.join(stale)} are still served the old address."
+        )
+        gone = [key for key in ("user:v1:2", "session:abc") if world.peek(key) is None]
+        trial.expect(
+            not gone,
+            f"Gone from the cache: {' and '.join(gone)}, which has nothing to do with user 1.",
+        )
+    trial.expect(
+        not stale,
+        "A reader who came along in the middle stored the old row again, and it stays there"
+        f" ({' and '.join(stale)}): the copies were deleted while the database still had the old"
+        " row.",
+    )
+    return sent()
+
+
+def _profile_reader(world: World) -> Callable[[int], dict[str, Any]]:
+    return lambda user_id: _read(world, f"user:v1:{user_id}", lambda: world.db.user(user_id))
+
+
+def _public_reader(world: World) -> Callable[[int], dict[str, Any]]:
+    def load(user_id: int) -> dict[str, Any]:
+        user = world.db.user(user_id) or {}
+        return {"name": user.get("name"), "email": user.get("email")}
+
+    return lambda user_id: _read(world, f"user:public:v1:{user_id}", lambda: load(user_id))
+
+
+def _read(world: World, key: str, load: Callable[[], Any]) -> Any:
+    stored = world.cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    value = load()
+    world.cache.set(key, json.dumps(value), ex=300)
+    return value
+
+
+# cache_down ----------------------------------------------------------------------------------
+
+
+def judge_cache_down(answer: Any, trial: Trial) -> None:
+    """The product comes back, for one query, whatever the cache does; database errors show."""
+    world = trial.world()
+    truth = world.truth.product(1)
+    for turn in ("first", "second"):
+        got = trial.call(answer, world.cache, world.db, 1)
+        _expect_value(trial, got, truth, f"With a healthy cache, the {turn} read of product 1")
+    trial.expect(
+        world.db.queries == 1,
+        f"With a healthy cache two reads asked {world.db.queries} queries; expected was 1.",
+    )
+    _expect_copy(trial, world, "product:v1:1", 300)
+
+    early, late = trial.world(), trial.world()
+    early.cache_down()
+    late.on("query", late.cache_down)
+    cases = {"dead before the read": early, "dying between the GET and the SET": late}
+    ends = {when: trial.attempt(answer, w.cache, w.db, 1) for when, w in cases.items()}
+    errors = {when: type(end.error).__name__ for when, end in ends.items() if end.error}
+    trial.expect(
+        not errors,
+        f"With the cache {', and also '.join(errors)}, the customer got an error"
+        f" ({', '.join(dict.fromkeys(errors.values()))}) though the database is fine.",
+    )
+    for when, end in ends.items():
+        _expect_served(trial, cases[when], end.value, truth, f"With the cache {when}")
+
+    early.cache_up()
+    for _ in range(2):
+        trial.call(answer, early.cache, early.db, 1)
+    trial.expect(
+        early.db.queries == 2,
+        "After the cache came back two reads asked"
+        f" {early.db.queries - 1} queries; expected was one, and then a hit.",
+    )
+
+    for state, down in (("alive", False), ("dead", True)):
+        world = trial.world()
+        world.break_database()
+        if down:
+            world.cache_down()
+        ended = trial.attempt(answer, world.cache, world.db, 1)
+        trial.expect(
+            ended.error is not None,
+            f"The database failed while the cache was {state}, and the function returned"
+            f" {short(ended.value)}: the caller would take that for the truth.",
+        )
+
+
+def _expect_served(trial: Trial, world: World, got: Any, truth: Any, when: str) -> None:
+    _expect_value(trial, got, truth, f"{when}, the read of product 1")
+    asked = world.db.queries
+    trial.expect(asked == 1, f"{when}, one read asked {asked} queries; expected was 1.")
+    failed = world.trace.errors
+    trial.expect(
+        failed <= 4, f"{when}, the cache was tried {failed} times; one GET and one SET are enough."
+    )
+
+
+# version -------------------------------------------------------------------------------------
+
+
+def judge_version(answer: Any, trial: Trial) -> None:
+    """The old release's entries neither break the new shape nor are changed by it."""
+    world = trial.world()
+    old = json.dumps({"name": "Alice"})
+    world.put("profile:v1:1", old, seconds=200)
+    right = {"name": "Alice", "initials": "A"}
+    for turn in ("first", "second"):
+        got = trial.call(answer, world.cache, world.db, 1)
+        _expect_value(
+            trial, got, right, f"With an entry of the old release in the cache, the {turn} read"
+        )
+        trial.expect(
+            world.peek("profile:v1:1") == old,
+            f"The old release's entry {old} became {short(world.peek('profile:v1:1'))}: its pods"
+            " still need it.",
+        )
+    asked = world.db.queries
+    trial.expect(asked <= 1, f"Two reads of one profile asked {asked} queries; expected was 1.")
+
+    world = trial.world()
+    world.someone_else.update_user(1, name="Alice Moreau")
+    for _ in range(2):
+        got = trial.call(answer, world.cache, world.db, 1)
+        _expect_value(trial, got, {"name": "Alice Moreau", "initials": "AM"}, "A read")
+    asked = world.db.queries
+    trial.expect(asked == 1, f"Two reads of one profile asked {asked} queries; expected was 1.")
+    for key in world.keys():
+        _expect_ttl(trial, world, key, 300, 300)
+    world.put("profile:v1:1", json.dumps({"name": "Alice Moreau"}), seconds=300)
+    got = trial.call(answer, world.cache, world.db, 1)
+    _expect_value(
+        trial,
+        got,
+        {"name": "Alice Moreau", "initials": "AM"},
+        "After a pod of the old release had filled its own key, a read",
+    )
+
+
+# What several of them expect -----------------------------------------------------------------
+
+
+def _expect_value(trial: Trial, got: Any, truth: Any, who: str) -> None:
+    shown, kind = short(got), type(got).__name__
+    trial.expect(
+        type(got) is type(truth), f"{who} gave {shown} (a {kind}); expected was {short(truth)}."
+    )
+    trial.expect(got == truth, f"{who} gave {shown}; the right answer is {short(truth)}.")
+
+
+def _expect_some_copy(trial: Trial, world: World, key: str, after: str) -> None:
+    found = world.keys()
+    trial.expect(found != [], f"After {after} the cache is empty: nothing was stored.")
+    named = ", ".join(found)
+    trial.expect(key in found, f"After {after} the cache holds {named}; expected was {key}.")
+
+
+def _expect_copy(trial: Trial, world: World, key: str, seconds: int) -> None:
+    _expect_some_copy(trial, world, key, "a first read")
+    _expect_ttl(trial, world, key, seconds, seconds)
+
+
+def _expect_ttl(trial: Trial, world: World, key: str, least: float, most: float) -> None:
+    left = world.ttl(key)
+    trial.expect(left is not None, f"The copy under {key} has no TTL: it would stay for ever.")
+    wanted = f"{most:g} s" if least == most else f"{least:g} to {most:g} s"
+    trial.expect(
+        least - 1 < (left or 0) <= most,
+        f"The copy under {key} lives {left:g} s; expected was {wanted}.",
+    )
+
+
+def _expect_json(trial: Trial, world: World, key: str, truth: Any) -> None:
+    stored = world.peek(key)
+    try:
+        decoded = json.loads(stored) if isinstance(stored, str) else None
+    except ValueError:
+        decoded = None
+    trial.expect(
+        decoded == truth, f"Under {key} is stored {short(stored)}, which is not the row as JSON."
+    )
+
+
+EXERCISES = [
+    Exercise(
+        id="05_cache_aside.read",
+        title="Read",
+        function="read_user",
+        signature="read_user(cache, db, user_id)",
+        minutes=7,
+        hints=(
+            "Three steps: ask the cache; if it has nothing, ask the database; leave a copy.",
+            "`stored = cache.get(key)` is a text or None. If it is a text, `json.loads(stored)` is"
+            " the answer, and nothing else is to be done.",
+            "On a miss: `user = db.user(user_id)`, then `cache.set(key, json.dumps(user), ex=300)`,"
+            " then return `user`.",
+        ),
+        judge=judge_read,
+    ),
+    Exercise(
+        id="05_cache_aside.values",
+        title="Values that look like nothing",
+        function="read_stock",
+        signature="read_stock(cache, db, product_id)",
+        minutes=7,
+        hints=(
+            "What does your function do with a stock of 0 when it reads it from the cache?",
+            "Put the question `is None` to the stored text, before `json.loads`. None as a value is"
+            " stored as the text `null`.",
+            "The TTL depends on the value: `ex=10 if stock is None else 60`.",
+        ),
+        judge=judge_values,
+    ),
+    Exercise(
+        id="05_cache_aside.update",
+        title="Invalidate on update",
+        function="change_email",
+        signature="change_email(cache, db, user_id, email)",
+        minutes=8,
+        hints=(
+            "Two keys are made from the row. And think of a reader who misses right after your"
+            " delete: which row will they find in the database?",
+            "Change the database first, which commits; delete after that.",
+            "`db.update_user(user_id, email=email)`, then one `cache.delete(...)` with both keys.",
+        ),
+        judge=judge_update,
+    ),
+    Exercise(
+        id="05_cache_aside.cache_down",
+        title="Survive without a cache",
+        function="read_product",
+        signature="read_product(cache, db, product_id)",
+        minutes=10,
+        hints=(
+            "Which lines talk to the cache? Each of them can raise, and only those.",
+            "Two small try blocks that catch `redis.RedisError`: one around the GET, one around the"
+            " SET. The query stands outside both.",
+            "When the GET fails, go on as after a miss: `stored = None`. When the SET fails, go on"
+            " and return the product.",
+        ),
+        judge=judge_cache_down,
+    ),
+    Exercise(
+        id="05_cache_aside.version",
+        title="A new shape",
+        function="read_profile",
+        signature="read_profile(cache, db, user_id)",
+        minutes=8,
+        hints=(
+            "A key says what it holds, in which shape, of whom. What has changed here?",
+            "Keep away from `profile:v1:`: use a key of your own for the new shape.",
+            'Cache-aside under `profile:v2:<id>`; initials are `"".join(word[0] for word in'
+            " name.split())`.",
+        ),
+        judge=judge_version,
+    ),
+]

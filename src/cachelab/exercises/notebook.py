@@ -1,0 +1,343 @@
+"""Judges a whole lab file: runs it in a kernel of its own and then checks every exercise.
+
+The kernel can be killed from outside, so nothing that an answer does can stop the judging.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cachelab.exercises import catalogue, labs
+from cachelab.exercises.exercise import Exercise
+from cachelab.guard import Guard
+from cachelab.limits import CHECK_SECONDS
+from cachelab.verdict import MIME, Verdict
+
+CELL_SECONDS = 20.0
+START_SECONDS = 60.0
+INTERRUPT_SECONDS = 2.0  # what a cell has to end in when it is interrupted, before it is killed
+
+
+class CannotJudge(Exception):
+    """This file cannot be judged; the text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a lab file: a verdict an exercise, and cells that had to be stopped.
+
+    A verdict is what `Verdict.as_dict` gives: it comes from another process.
+    """
+
+    lab: str
+    file: str
+    verdicts: list[tuple[Exercise, dict[str, Any]]]
+    cells: list[tuple[int, str]]  # number from 1, what was wrong with it
+
+    @property
+    def passed(self) -> int:
+        """How many exercises passed."""
+        return sum(verdict["outcome"] == "passed" for _, verdict in self.verdicts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: the shape is that of `schemas/check.json`."""
+        return {
+            "schema": 1,
+            "lab": self.lab,
+            "file": self.file,
+            "passed": self.passed,
+            "total": len(self.verdicts),
+            "exercises": [
+                {
+                    "id": exercise.id,
+                    "title": exercise.title,
+                    "function": exercise.function,
+                    **{key: value for key, value in verdict.items() if key != "exercise"},
+                }
+                for exercise, verdict in self.verdicts
+            ],
+            "cells": [{"cell": number, "problem": what} for number, what in self.cells],
+        }
+
+
+def judge_lab(path: Path, cell_seconds: float = CELL_SECONDS) -> Judged:
+    """Judge the lab at `path`; CannotJudge, one sentence, when that is not possible."""
+    lab, cells = read_lab(path)
+    exercises = catalogue(lab)
+    run = _Run(path, cells, cell_seconds)
+    try:
+        run.start()
+        for number, cell in enumerate(cells, 1):
+            if cell.is_code:
+                run.cell(number, cell)
+        verdicts = [(exercise, run.judge(exercise)) for exercise in exercises]
+    finally:
+        run.close()
+    return Judged(lab, str(path), verdicts, run.stopped)
+
+
+# The file ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a lab file."""
+
+    text: str
+    is_code: bool
+    exercise: str | None
+
+
+def read_lab(path: Path) -> tuple[str, list[Cell]]:
+    """The stem of the lab and its cells; CannotJudge, one sentence, for what is no lab."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CannotJudge(f"There is no file {path}.") from None
+    except IsADirectoryError:
+        raise CannotJudge(f"{path} is a folder; name one lab in it.") from None
+    except OSError as error:
+        raise CannotJudge(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise CannotJudge(f"{path} is not a notebook: it is not UTF-8 text.") from None
+    except RecursionError:
+        raise CannotJudge(f"{path} is not a notebook: its JSON is nested too deep.") from None
+    except ValueError as error:
+        raise CannotJudge(f"{path} is not a notebook: its JSON is broken ({error}).") from None
+    cells = raw.get("cells") if isinstance(raw, dict) else None
+    if not isinstance(cells, list) or raw.get("nbformat") != 4:
+        raise CannotJudge(f"{path} is not a notebook of format 4.")
+    return _stem(path, raw), [_cell(path, cell) for cell in cells]
+
+
+def _cell(path: Path, raw: Any) -> Cell:
+    source = raw.get("source", "") if isinstance(raw, dict) else None
+    if isinstance(source, list):
+        source = "".join(part for part in source if isinstance(part, str))
+    if not isinstance(source, str):
+        raise CannotJudge(f"{path} is not a notebook: a cell of it has no text.")
+    metadata = raw.get("metadata")
+    exercise = metadata.get("exercise") if isinstance(metadata, dict) else None
+    return Cell(source, raw.get("cell_type") == "code", exercise)
+
+
+def _stem(path: Path, raw: dict[str, Any]) -> str:
+    known = labs()
+    metadata: Any = raw.get("metadata")
+    ours = metadata.get("cachelab") if isinstance(metadata, dict) else None
+    source = Path(str(ours.get("source", "")) if isinstance(ours, dict) else "")
+    if source.parent.name == "notebooks":
+        lab = f"labs/{source.stem}.ipynb"
+        raise CannotJudge(f"{path} is the chapter, not its lab: judge {lab}.")
+    for stem in (path.stem, source.stem):
+        if stem in known:
+            return stem
+    raise CannotJudge(f"{path} is no lab with exercises: known are {', '.join(known) or 'none'}.")
+
+
+# The kernel ----------------------------------------------------------------------------------
+
+
+@dataclass
+class _CellRun:
+    """How the run of one cell ended, the error it showed, and the verdict it gave."""
+
+    ended: Literal["idle", "late", "dead"]
+    error: str = ""
+    verdict: dict[str, Any] | None = None
+
+
+@dataclass
+class _Run:
+    """One lab in one kernel, or in several, if some have to be killed."""
+
+    path: Path
+    cells: list[Cell]
+    cell_seconds: float
+    good: list[str] = field(default_factory=list)  # ran to their end, in order
+    stopped: list[tuple[int, str]] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    _guard: Guard | None = None
+    _client: Any = None
+    _pid: int = 0
+
+    def start(self) -> None:
+        """A fresh kernel with the user's variables, but folders of its own."""
+        try:
+            from jupyter_client import BlockingKernelClient, write_connection_file
+        except ImportError:
+            raise CannotJudge(
+                "Judging a lab needs Jupyter's client: pip install 'cachelab[lab,build]'."
+            ) from None
+        if self._guard is None:
+            self._guard = Guard()
+            shutil.copy2(self.path, self._guard.folder / self.path.name)
+        folder = self._guard.folder
+        label = secrets.token_hex(2)
+        file = str(folder / f"kernel-{label}.json")
+        # Sockets in our own folder: no port that somebody else could take or reach.
+        place = {"ip": str(folder / label), "transport": "ipc"} if os.name == "posix" else {}
+        write_connection_file(file, **place)
+        self._pid = self._guard.spawn(
+            [sys.executable, "-m", "ipykernel_launcher", "-f", file, "--log-level=CRITICAL"],
+            env={
+                **os.environ,
+                "CACHELAB_JUDGING": "1",
+                "MPLBACKEND": "agg",
+                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                **{
+                    name: str(folder / "private")
+                    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR")
+                },
+            },
+            log="kernel.log",
+        )
+        self._client = BlockingKernelClient(connection_file=file)
+        self._client.load_connection_file()
+        self._client.start_channels()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self._client.wait_for_ready(timeout=1)
+                return
+            except RuntimeError:
+                if self._is_dead() or time.monotonic() > deadline:
+                    said = f"No kernel could be started: {self._last_words()}."
+                    raise CannotJudge(said) from None
+
+    def close(self) -> None:
+        """End the kernel and remove its folder."""
+        self._stop_client()
+        if self._guard is not None:
+            self._guard.close()
+
+    def cell(self, number: int, cell: Cell) -> None:
+        """Run one cell; when it has to be killed, go on without it."""
+        if not cell.text.strip():
+            return
+        done = self._execute(cell.text, self.cell_seconds)
+        if done.ended == "idle":
+            self.good.append(cell.text)
+            if done.error:
+                self.errors[number] = f"stopped with {done.error}"
+            return
+        what = "ended the kernel"
+        if done.ended == "late":
+            what = f"did not end within {self.cell_seconds:g} s"
+        self.errors[number] = what
+        self.stopped.append((number, f"The cell {what}; the others were run without it."))
+        if done.ended == "dead" or not self._interrupt():
+            self._again()
+
+    def judge(self, exercise: Exercise) -> dict[str, Any]:
+        """Check one exercise in the kernel, as it is after all cells."""
+        # No name of the notebook is relied on: it may have changed any of them.
+        code = (
+            "__import__('IPython.display').display.publish_display_data({"
+            f"{MIME!r}: __import__('cachelab.exercises').exercises.judge_in("
+            f"globals(), {exercise.id!r}).as_dict()}})"
+        )
+        done = self._execute(code, CHECK_SECONDS)
+        name = exercise.function
+        if done.ended != "idle":
+            said = f"did not come back within {CHECK_SECONDS:g} s, and had to be killed"
+            said = said if done.ended == "late" else "ended the kernel"
+            if done.ended == "dead" or not self._interrupt():
+                self._again()
+            return Verdict("failed", f"{name} {said}.", exercise=exercise.id).as_dict()
+        if done.verdict is None:
+            reason = done.error or "it said nothing"
+            said = f"The check of {exercise.id} itself failed ({reason}): please report it."
+            return Verdict("proved nothing", said, exercise=exercise.id).as_dict()
+        why = self._why_undefined(exercise)
+        if why and f"defines no {name}" in done.verdict["summary"]:
+            said = f"There is no {name}: its cell {why}."
+            return Verdict("failed", said, exercise=exercise.id).as_dict()
+        return done.verdict
+
+    def _why_undefined(self, exercise: Exercise) -> str:
+        """What became of the cell that should define the function."""
+        for number, cell in enumerate(self.cells, 1):
+            is_its = cell.exercise == exercise.id or f"def {exercise.function}(" in cell.text
+            if is_its and number in self.errors:
+                return self.errors[number]
+        return ""
+
+    def _again(self) -> None:
+        """A new kernel in place of one that is dead or does not listen, brought to where it was."""
+        assert self._guard is not None
+        self._stop_client()
+        if not self._is_dead():
+            self._guard.kill(self._pid)
+        self.start()
+        still_good = []
+        for text in self.good:
+            done = self._execute(text, self.cell_seconds)
+            if done.ended == "idle":
+                still_good.append(text)
+            else:
+                # What ran once and does not run again: leave it out, and begin once more.
+                self.good = [one for one in self.good if one is not text]
+                return self._again()
+        self.good = still_good
+        return None
+
+    def _execute(self, code: str, seconds: float) -> _CellRun:
+        """Run code and wait for its end; what it prints is dropped."""
+        sent = self._client.execute(code, allow_stdin=False, stop_on_error=False)
+        deadline = time.monotonic() + seconds
+        done = _CellRun("idle")
+        while True:
+            if time.monotonic() > deadline:
+                done.ended = "late"
+                return done
+            try:
+                message = self._client.get_iopub_msg(timeout=0.2)
+            except queue.Empty:
+                if self._is_dead():
+                    done.ended = "dead"
+                    return done
+                continue
+            if message["parent_header"].get("msg_id") != sent:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "error":
+                text = " ".join(f"{content.get('ename')}: {content.get('evalue')}".split())
+                done.error = text if len(text) <= 160 else text[:157] + "..."
+            elif kind == "display_data" and MIME in content.get("data", {}):
+                done.verdict = content["data"][MIME]
+            elif kind == "status" and content.get("execution_state") == "idle":
+                return done
+
+    def _interrupt(self) -> bool:
+        """Whether the kernel listens again after a Ctrl-C."""
+        assert self._guard is not None
+        if os.name != "posix":
+            return False
+        self._guard.signal(self._pid, signal.SIGINT)
+        return self._execute("None", INTERRUPT_SECONDS).ended == "idle"
+
+    def _is_dead(self) -> bool:
+        assert self._guard is not None
+        return self._guard.returncode(self._pid) is not None
+
+    def _stop_client(self) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
+
+    def _last_words(self) -> str:
+        assert self._guard is not None
+        log = self._guard.folder / "kernel.log"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return lines[-1].rstrip(".") if lines else "it said nothing"

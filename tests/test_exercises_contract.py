@@ -1,0 +1,334 @@
+"""What holds for every exercise: stub not attempted, solution passes, wrong answers fail by name.
+
+And whatever an answer does, there is a verdict of one sentence within 10 s.
+"""
+
+# ruff: noqa: SIM105, E722 - written as the careless write it
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from answers import right, wrong
+
+from cachelab import exercises
+from cachelab.exercises import Exercise, catalogue, check
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_MOST = 10.0  # seconds, the contract
+EXERCISES = catalogue()
+WRONG = [(exercise, answer) for exercise in EXERCISES for answer in wrong(exercise.id)]
+RIGHT = [(exercise, answer) for exercise in EXERCISES for answer in right(exercise.id)]
+
+
+def name_of(answer) -> str:
+    named = getattr(answer, "func", answer)  # a partial
+    return getattr(named, "__name__", type(answer).__name__)
+
+
+every = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+
+
+@pytest.fixture(autouse=True)
+def _as_a_maintainer(monkeypatch):
+    """An error in a judge is an error here, not a verdict. Attempts are counted from none."""
+    monkeypatch.setenv("CACHELAB_STRICT", "1")
+    monkeypatch.delenv("CACHELAB_JUDGING", raising=False)
+    exercises.forget_progress()
+
+
+def cells(room: str, lab: str) -> list[dict]:
+    notebook = json.loads((ROOT / room / f"{lab}.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def text_of(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def defined_in(room: str, exercise: Exercise):
+    """The exercise's function as a built notebook defines it.
+
+    Only its own cell is run as it is; of the others, what defines something: imports, functions,
+    classes, constants.
+    """
+    namespace: dict = {"__name__": "notebook"}
+    for cell in cells(room, exercise.lab):
+        if cell["metadata"].get("exercise") == exercise.id:
+            exec(compile(text_of(cell), f"{exercise.lab}.ipynb", "exec"), namespace)
+            break
+        try:
+            statements = ast.parse(text_of(cell)).body
+        except SyntaxError:
+            continue  # a magic
+        kept = [one for one in statements if defines_something(one)]
+        exec(compile(ast.Module(kept, []), f"{exercise.lab}.ipynb", "exec"), namespace)
+    return namespace[exercise.function]
+
+
+def defines_something(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Assign):
+        try:
+            ast.literal_eval(statement.value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(statement, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+
+
+# The exercises and their labs ----------------------------------------------------------------
+
+
+def test_every_lab_has_exercises_and_every_exercise_a_lab():
+    built = {path.stem for path in (ROOT / "labs").glob("[0-9][0-9]_*.ipynb")}
+    built = {stem for stem in built if "." not in stem}  # no backups
+    assert {exercise.lab for exercise in EXERCISES} == built
+
+
+def test_no_id_is_used_twice():
+    ids = [exercise.id for exercise in EXERCISES]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("lab", sorted({exercise.lab for exercise in EXERCISES}))
+def test_the_lab_asks_for_exactly_the_exercises_of_the_catalogue_in_their_order(lab):
+    asked = [
+        cell["metadata"]["exercise"]
+        for cell in cells("labs", lab)
+        if "exercise" in cell["metadata"]
+    ]
+    assert list(dict.fromkeys(asked)) == [exercise.id for exercise in catalogue(lab)]
+
+
+@every
+def test_the_lab_writes_the_function_as_the_catalogue_says(exercise):
+    def flat(signature: str) -> list[str]:
+        return [part.partition(":")[0].strip() for part in signature.split(",")]
+
+    (source,) = [
+        text_of(cell)
+        for cell in cells("labs", exercise.lab)
+        if cell["metadata"].get("exercise") == exercise.id
+    ]
+    functions = [one for one in ast.parse(source).body if isinstance(one, ast.FunctionDef)]
+    (function,) = [one for one in functions if one.name == exercise.function]
+    assert ast.get_docstring(function)
+    stub = defined_in("labs", exercise)
+    written = (
+        f"{exercise.function}{inspect.signature(stub).replace(return_annotation=inspect._empty)}"
+    )
+    assert flat(written.replace(" ", "")) == flat(exercise.signature.replace(" ", ""))
+
+
+@every
+def test_the_lab_checks_the_exercise(exercise):
+    checks = f'check("{exercise.id}", {exercise.function})'
+    assert any(checks in text_of(cell) for cell in cells("labs", exercise.lab))
+
+
+@every
+def test_there_are_three_hints_each_a_different_one(exercise):
+    assert len(set(exercise.hints)) == 3
+    assert all(hint.strip() and "\n" not in hint for hint in exercise.hints)
+
+
+# Known answers -------------------------------------------------------------------------------
+
+
+@every
+def test_the_untouched_stub_is_not_attempted(exercise):
+    verdict = check(exercise.id, defined_in("labs", exercise))
+    assert (verdict.outcome, verdict.exercise) == ("not attempted", exercise.id)
+    assert exercise.function in verdict.summary
+
+
+@every
+def test_the_solution_passes(exercise):
+    verdict = check(exercise.id, defined_in("solutions", exercise))
+    assert verdict.outcome == "passed", verdict
+
+
+@every
+def test_there_are_three_wrong_answers_and_another_right_one(exercise):
+    assert len({answer.name for answer in wrong(exercise.id)}) >= 3
+    assert right(exercise.id)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer"), WRONG, ids=[f"{one.id}: {answer.name}" for one, answer in WRONG]
+)
+def test_a_wrong_answer_fails_for_its_own_reason(exercise, answer):
+    verdict = check(exercise.id, answer.function)
+    assert verdict.outcome == "failed", verdict
+    assert answer.expect in verdict.summary
+    assert is_one_sentence(verdict.summary)
+
+
+@every
+def test_no_two_wrong_answers_are_told_the_same(exercise):
+    said = [check(exercise.id, answer.function).summary for answer in wrong(exercise.id)]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer"), RIGHT, ids=[f"{one.id}: {name_of(answer)}" for one, answer in RIGHT]
+)
+def test_a_right_answer_written_another_way_passes(exercise, answer):
+    verdict = check(exercise.id, answer)
+    assert verdict.outcome == "passed", verdict
+
+
+# Hostile answers -----------------------------------------------------------------------------
+
+
+def raises(*args):
+    raise ValueError("no\nway")
+
+
+def loops(*args):
+    while True:
+        pass
+
+
+def catches_everything(*args):
+    while True:
+        try:
+            time.sleep(1)
+        except:
+            pass
+
+
+def leaves(*args):
+    sys.exit(1)
+
+
+def asks_the_shell_to_leave(*args):
+    builtins.exit()
+
+
+def leaves_at_once(*args):
+    os._exit(3)
+
+
+def prints_megabytes(*args):
+    for _ in range(50):
+        print("x" * 100_000)
+
+
+def drops_the_table(*args):
+    for db in args:
+        if hasattr(db, "engine"):
+            with db.engine.begin() as connection:
+                connection.execute(sa.text("DROP TABLE users"))
+                connection.execute(sa.text("DROP TABLE products"))
+            db.user(1)
+
+
+def empties_the_cache_and_closes_it(*args):
+    for cache in args:
+        if hasattr(cache, "flushall"):
+            cache.flushall()
+            cache.close()
+            cache.connection_pool.disconnect()
+
+
+def starts_an_endless_thread(*args):
+    threading.Thread(target=loops).start()
+
+
+def returns_none(*args):
+    return None
+
+
+def returns_something_rude(*args):
+    class Rude:
+        def __eq__(self, other):
+            raise KeyError("never compare me")
+
+        def __repr__(self):
+            raise KeyError("never print me")
+
+        __hash__ = None
+
+    return Rude()
+
+
+def is_empty(*args):
+    pass
+
+
+async def is_async(*args):
+    return None
+
+
+def yields(*args):
+    yield 1
+
+
+def interrupts(*args):
+    raise KeyboardInterrupt
+
+
+HOSTILE = [
+    raises,
+    loops,
+    catches_everything,
+    leaves,
+    asks_the_shell_to_leave,
+    leaves_at_once,
+    prints_megabytes,
+    drops_the_table,
+    empties_the_cache_and_closes_it,
+    starts_an_endless_thread,
+    returns_none,
+    returns_something_rude,
+    is_empty,
+    is_async,
+    yields,
+    interrupts,
+    lambda: 1,
+    lambda a, b, c, d, e, f, g, h: 1,
+    None,
+    7,
+    "read_user",
+    int,
+    print,
+    object(),
+]
+
+
+@every
+@pytest.mark.parametrize("answer", HOSTILE, ids=name_of)
+def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, answer, capsys):
+    builtins.exit = getattr(builtins, "exit", sys.exit)
+    before = (sys.stdout, sys.stderr, os._exit, builtins.exit, threading.Thread.start)
+    began = time.monotonic()
+    verdict = check(exercise.id, answer)
+    assert time.monotonic() - began < AT_MOST
+    assert verdict.outcome == "failed", verdict
+    assert is_one_sentence(verdict.summary)
+    assert "0x" not in repr(verdict)
+    assert (sys.stdout, sys.stderr, os._exit, builtins.exit, threading.Thread.start) == before
+    assert capsys.readouterr() == ("", "")
+    assert len(repr(verdict)) < 10_000
+
+
+@every
+def test_after_a_hostile_answer_the_next_check_still_works(exercise):
+    for answer in (catches_everything, asks_the_shell_to_leave, drops_the_table):
+        check(exercise.id, answer)
+    assert check(exercise.id, right(exercise.id)[0]).outcome == "passed"
+
+
+def is_one_sentence(text: str) -> bool:
+    return bool(text) and "\n" not in text and text[-1] in ".!?" and "Traceback" not in text
