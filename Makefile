@@ -1,0 +1,117 @@
+# The commands of this workbook; each sets up what it needs in .venv first.
+# Plain enough for the make of macOS (3.81).
+
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.PHONY: help ready lab test test-units test-notebooks-live test-notebooks-fake notebooks check \
+        bench lint format lock clean
+
+# PYTHON="/path/to/python3.12" chooses the Python of .venv; unset, the first that serves is taken.
+PYTHON =
+# ARGS="..." goes on to JupyterLab (lab), to the builder (notebooks), to pytest (test-...).
+ARGS =
+# How many processes run the tests.
+WORKERS = 2
+
+RUN = .venv/bin/python
+# Each candidate is really run: a shim of a version manager may exist and fail.
+CANDIDATES = python3 python3.13 python3.12 python3.11 python3.14
+PROBE = import sys; sys.version_info < (3, 11) and sys.exit(4); \
+        from importlib import util; util.find_spec("ensurepip") or sys.exit(3)
+# Nothing is written to the home folder, which may be read-only.
+PRIVATE = JUPYTER_CONFIG_DIR="$$PWD/.cachelab/jupyter/config" \
+          JUPYTER_DATA_DIR="$$PWD/.cachelab/jupyter/data" \
+          JUPYTER_RUNTIME_DIR="$$PWD/.cachelab/jupyter/runtime" \
+          IPYTHONDIR="$$PWD/.cachelab/ipython" MPLCONFIGDIR="$$PWD/.cachelab/matplotlib" \
+          CACHELAB_HOME="$${CACHELAB_HOME:-$$PWD/.cachelab/home}"
+NBVAL = $(RUN) -m pytest -q -p tools.nbval_live -p no:randomly -n $(WORKERS) --dist loadscope \
+        --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 60
+
+help: ## show this list
+	@echo 'usage: make TARGET [ARGS="..."] [PYTHON="/path/to/python3.12"]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+lab: ready ## open JupyterLab at the first notebook (ARGS="--no-browser --port 8899" goes to it)
+	@echo "Cachelab: starting JupyterLab; Ctrl-C ends it."
+	@exec $(RUN) -m cachelab lab $(ARGS)
+
+test: ready ## run every test: units, contracts, check, all notebooks live and on fakeredis
+	@failed=; \
+	for part in test-units check test-notebooks-live test-notebooks-fake; do \
+	    echo "== $$part"; \
+	    $(MAKE) --no-print-directory SKIP_SETUP=1 $$part || failed="$$failed $$part"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi; \
+	echo "make test: all parts passed"
+
+test-units: ready
+	@$(PRIVATE) $(RUN) -m pytest -q -n $(WORKERS) --dist loadscope $(ARGS)
+
+test-notebooks-live: ready
+	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) notebooks solutions
+
+test-notebooks-fake: ready
+	@$(PRIVATE) CACHELAB_BACKEND=fake $(NBVAL) $(ARGS) notebooks solutions
+
+notebooks: ready ## rebuild notebooks/, labs/ and solutions/ from content/
+	@$(PRIVATE) $(RUN) -m tools.build $(ARGS)
+
+check: ready ## prove in seconds that the notebooks match content/
+	@$(RUN) -m tools.build --check
+
+bench: ready ## print the performance tables
+	@for bench in benchmarks/*.py; do \
+	    [ -f "$$bench" ] || { echo "There is no benchmark yet."; continue; }; \
+	    echo "== $$bench"; $(PRIVATE) $(RUN) "$$bench" || exit 1; \
+	done
+
+lint: SETUP = --ci
+lint: ready ## check format, style, types and the order of the rooms
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@.venv/bin/lint-imports
+
+format: SETUP = --ci
+format: ready ## put every source into the common format
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+# What is in the locks already stays as it is unless ARGS="--upgrade" or ARGS="-P redis" is given.
+# requirements-ci.txt holds only what requirements.txt does not.
+lock: SETUP = --ci
+lock: ready ## make requirements.txt and requirements-ci.txt anew from pyproject.toml
+	@$(LOCK) --extra lab --extra build --extra test $(ARGS) -o requirements.txt
+	@$(LOCK) --extra ci --constraint requirements.txt $(ARGS) -o requirements-ci.txt \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.txt)
+LOCK = $(RUN) -m uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+       --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+clean: ## remove .venv, .cachelab and caches (what you wrote in labs/ stays)
+	rm -rf .venv .cachelab .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache \
+	    .ci/artefacts build dist .coverage
+	find src tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The set-up is asked for by every target; when all is there it takes a fraction of a second.
+ready:
+	@if [ -n "$(SKIP_SETUP)" ]; then exit 0; fi; \
+	if [ -n "$(PYTHON)" ]; then \
+	    command -v "$(PYTHON)" >/dev/null || { echo "There is no Python at $(PYTHON)." >&2; exit 1; }; \
+	    exec "$(PYTHON)" tools/bootstrap.py --this-python $(SETUP); \
+	fi; \
+	good=; bare=; old=; \
+	for candidate in $(CANDIDATES); do \
+	    "$$candidate" -c '$(PROBE)' >/dev/null 2>&1; \
+	    case $$? in \
+	        0) good=$$candidate; break ;; \
+	        3) bare=$${bare:-$$candidate} ;; \
+	        4) old=$${old:-$$candidate} ;; \
+	    esac; \
+	done; \
+	chosen=$${good:-$${bare:-$$old}}; \
+	if [ -z "$$chosen" ]; then \
+	    echo "Cachelab needs Python 3.11 or newer, and none was found: install one, or name it: make lab PYTHON=\"/path/to/python3.12\"." >&2; \
+	    exit 1; \
+	fi; \
+	exec "$$chosen" tools/bootstrap.py $(SETUP)

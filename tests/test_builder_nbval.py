@@ -1,0 +1,157 @@
+"""Strict nbval is strict: it goes red for a changed digit, and leaves out only what it says."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nbval.plugin import get_sanitize_patterns
+
+from tools.build import build, check
+from tools.notebook import dumps, loads
+
+PROJECT = Path(__file__).resolve().parents[1]
+SANITIZE = PROJECT / "tests" / "nbval_sanitize.cfg"
+STRICT = [
+    *("-p", "tools.nbval_live", "-p", "no:randomly", "-p", "no:cacheprovider"),
+    *("--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(SANITIZE)),
+    *("--nbval-cell-timeout", "60"),
+]
+XDIST = ["-n", "2", "--dist", "loadscope"]
+PRINTED = "cache: Valkey 9.1.2 (our own, from the wheel) | origin: SQLite 3.45.1"
+ELSEWHERE = "cache: Redis 7.0.15 (yours, at localhost:6379) | origin: PostgreSQL 15.8"
+
+
+def nbval(root: Path, backend: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest on the built notebooks as `make test` does."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    env |= {
+        "CACHELAB_BACKEND": backend,
+        "CACHELAB_BUILDING": "1",  # a cell of the fixture prints it
+        "PYTHONPATH": str(PROJECT),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *STRICT,
+        "--rootdir",
+        ".",
+        *options,
+        "notebooks",
+        "solutions",
+    ]
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=110)
+
+
+def replace(root: Path, name: str, old: str, new: str) -> None:
+    text = (root / name).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (root / name).write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("nbval")
+    shutil.copytree(PROJECT / "tests/fixtures/builder/content", root / "content")
+    assert build(root, say=lambda line: None) == []
+    return root
+
+
+@pytest.fixture
+def root(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "project"))
+
+
+def test_live_cells_are_left_out_under_fakeredis_and_counted(root: Path) -> None:
+    # Were the live cell run, its output would differ; the printed server differs, and may.
+    replace(root, "notebooks/90_first.ipynb", '"killed 1 server\\n"', '"killed 2 servers\\n"')
+    replace(root, "notebooks/90_first.ipynb", f'"{PRINTED}\\n"', f'"{ELSEWHERE}\\n"')
+    run = nbval(root, "fake", *XDIST)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "fakeredis: 1 cells tagged live left out" in run.stdout
+    assert re.search(r"10 passed", run.stdout)
+
+
+def test_a_changed_digit_is_red_and_an_unexecuted_cell_only_in_the_check(root: Path) -> None:
+    replace(root, "solutions/90_first.ipynb", "both: [42, 42]", "both: [42, 43]")
+    notebook = loads((root / "notebooks/90_first.ipynb").read_text(encoding="utf-8"))
+    notebook.cells[1].execution_count, notebook.cells[1].outputs = None, []
+    (root / "notebooks/90_first.ipynb").write_text(dumps(notebook), encoding="utf-8")
+
+    run = nbval(root, "live", *XDIST)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 failed, 10 passed" in run.stdout  # nbval lets the unexecuted cell pass
+    assert "solutions/90_first.ipynb::Cell 4" in run.stdout
+    assert "left out" not in run.stdout
+
+    found = [str(problem) for problem in check(root)]
+    assert any("solutions/90_first.ipynb: has outputs that were not" in each for each in found)
+    assert any("notebooks/90_first.ipynb: was not run to the end" in each for each in found)
+
+
+def test_live_cells_are_run_on_a_live_server(root: Path) -> None:
+    replace(root, "notebooks/90_first.ipynb", '"killed 1 server\\n"', '"killed 2 servers\\n"')
+    run = nbval(root, "live")
+    assert "1 failed, 10 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_what_is_left_out_is_counted_without_xdist_too(built: Path) -> None:
+    run = nbval(built, "fake", "--collect-only", "-q")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "fakeredis: 1 cells tagged live left out" in run.stdout
+    assert "10/11 tests collected (1 deselected)" in run.stdout
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pytest_randomly"), reason="nothing shuffles")
+def test_the_cells_of_a_notebook_stay_in_order_when_tests_are_shuffled(built: Path) -> None:
+    env = dict(os.environ, PYTHONPATH=str(PROJECT))
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tools.nbval_live", "-p", "no:cacheprovider"),
+            *("--randomly-seed", "1"),
+            *("--rootdir", ".", "--nbval", "--collect-only", "-q", "notebooks", "solutions"),
+        ],
+        cwd=built,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    cells = re.findall(r"notebooks/90_first.ipynb::Cell (\d)", run.stdout)
+    assert cells == ["0", "1", "2", "3", "4", "5"], run.stdout
+
+
+def test_notebooks_that_share_a_name_are_refused_rather_than_lost(built: Path) -> None:
+    run = nbval(built, "live", *XDIST, "--rootdir", str(SANITIZE.parent))
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "notebooks lies outside pytest's root folder" in run.stdout + run.stderr
+
+
+def test_no_sanitizer_rule_is_ignored() -> None:
+    text = SANITIZE.read_text(encoding="utf-8")
+    written = [line for line in text.splitlines() if line.startswith("regex:")]
+    assert written
+    assert len(get_sanitize_patterns(text)) == len(written)
+    for regex, _ in get_sanitize_patterns(text):
+        re.compile(regex)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        PRINTED,
+        ELSEWHERE,
+        "cache: fakeredis 2.40 (no server was found) | origin: SQLite 3.40.0",
+        "cache: Valkey 9.1.2 (our own, from PATH) | origin: PostgreSQL 15.8 at localhost",
+    ],
+)
+def test_the_line_that_start_prints_is_the_same_on_every_machine(line: str) -> None:
+    text = f"before\n{line}\nhits 3 | misses 4\n"
+    for regex, new in get_sanitize_patterns(SANITIZE.read_text(encoding="utf-8")):
+        text = re.sub(regex, new, text)
+    assert text == "before\ncache: SERVER | origin: DATABASE\nhits 3 | misses 4\n"

@@ -1,0 +1,1 @@
+"""What maintainers run: the set-up and the notebook builder."""
