@@ -38,7 +38,7 @@ def legend(picture: figures.Picture) -> list[str]:
 
 
 def test_every_kind_of_event_has_a_mark_and_no_two_look_alike() -> None:
-    assert KINDS <= MARKS.keys()
+    assert MARKS.keys() >= KINDS
     looks = {(mark.marker, mark.filled, mark.colour) for mark in MARKS.values()}
     assert len(looks) >= len(MARKS) - 1  # sleep and wait are drawn alike, on purpose
 

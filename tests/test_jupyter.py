@@ -93,7 +93,17 @@ class Running:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("a") / "my clone"
-    for folder in ("notebooks", "labs", "solutions", "src", "tests", "tools", "content", ".ci"):
+    for folder in (
+        "notebooks",
+        "labs",
+        "solutions",
+        "src",
+        "tests",
+        "tools",
+        "content",
+        "docs",
+        ".ci",
+    ):
         (root / folder).mkdir(parents=True)
     for file in ("README.md", "Makefile", "pyproject.toml", "requirements.txt", "LICENSE"):
         (root / file).touch()

@@ -574,13 +574,21 @@ def test_the_environment_forces_one_server(stranger: servers.OurServer, tmp_path
 
 
 @posix
-def test_a_foreign_server_is_never_killed_paused_or_restarted(
+def test_a_foreign_server_is_never_killed_paused_or_restarted_only_unplugged_from_us(
     stranger: servers.OurServer,
 ) -> None:
     there = servers.foreign(url_of(stranger))
-    for act in (there.kill, there.pause, there.resume, there.restart):
+    for act in (there.pause, there.resume):
         with pytest.raises(ServerError, match=r"^This server is yours, at 127[^\n]*\.$"):
             act()
+    ours = redis.Redis.from_pool(there.connection_pool())
+    ours.set(there.prefix + "a", 1)
+    there.kill()
+    with pytest.raises(redis.ConnectionError, match="unplugged from 127"):
+        ours.get(there.prefix + "a")
+    assert is_alive(stranger.pid)
+    there.restart()
+    assert ours.get(there.prefix + "a") is None
     assert not (there.is_ours)
     assert not (there.can_be_killed)
     assert not (there.can_be_paused)

@@ -204,7 +204,7 @@ def _draw(axes: Axes, x: float, y: float, mark: Mark) -> None:
         color=mark.colour,
         markersize=9,
         markeredgewidth=2.2 if line else 1.6,
-        **({} if line else {"markerfacecolor": face}),
+        markerfacecolor=mark.colour if line else face,
     )
     if mark.label == "stale hit":
         axes.plot([x], [y], "o", color=mark.colour, markersize=15, markerfacecolor="none")

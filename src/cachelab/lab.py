@@ -63,8 +63,14 @@ class Lab:
         """Let `seconds` pass at once: every TTL in the cache and the trace's clock move forward."""
         if not 0 <= seconds <= 10 * 365 * 86_400:
             raise ValueError(f"fast_forward takes seconds, from 0 to ten years; this is {seconds}.")
-        with contextlib.suppress(redis.ConnectionError):  # a dead cache holds nothing to age
+        try:
             self.server.age(seconds)
+        except redis.ConnectionError:
+            pass  # a dead cache holds nothing to age
+        except redis.TimeoutError:
+            raise servers.ServerError(
+                "The cache does not answer, so its TTLs cannot be moved: lab.resume_cache() first."
+            ) from None
         self._clock.ahead += seconds
 
     def keys(self) -> list[str]:
@@ -81,7 +87,10 @@ class Lab:
         self.trace.clear()
 
     def kill_cache(self) -> None:
-        """End the cache server as a power cut would (SIGKILL). Its memory is gone."""
+        """End the cache server as a power cut would (SIGKILL). Its memory is gone.
+
+        A server that is not ours lives on; the plug is pulled on our side.
+        """
         self.server.kill()
         self.trace.note("the cache server was killed")
 

@@ -443,7 +443,7 @@ class _Fence:
         return tuple(thread.name for thread in busy)
 
     def _busy(self) -> list[threading.Thread]:
-        return [thread for thread in self._threads if thread.is_alive() and not _is_idle(thread)]
+        return [thread for thread in self._threads if _frame_of(thread) and not _is_idle(thread)]
 
 
 class _Sink(io.TextIOBase):
@@ -535,29 +535,48 @@ def _wait_for(threads: list[threading.Thread], seconds: float) -> bool:
     """Whether all of them ended within `seconds`."""
     until = time.monotonic() + seconds
     for thread in threads:
-        # In short steps: on Windows a Ctrl-C does not reach a long wait.
-        while thread.is_alive() and time.monotonic() < until:
-            thread.join(min(0.05, max(0.0, until - time.monotonic())))
-    return not any(thread.is_alive() for thread in threads)
+        while _frame_of(thread) is not None and time.monotonic() < until:
+            # In short steps: on Windows a Ctrl-C does not reach a long wait.
+            thread.join(min(0.02, max(0.0, until - time.monotonic())))
+            if not thread.is_alive():
+                time.sleep(0.001)
+    return all(_frame_of(thread) is None for thread in threads)
 
 
 def _stop(threads: list[threading.Thread], patience: float = 0.5) -> None:
     """End threads by an exception. One that is asleep gets it when it wakes; it is a daemon."""
     until = time.monotonic() + patience
-    while any(thread.is_alive() for thread in threads) and time.monotonic() < until:
+    while any(_frame_of(thread) for thread in threads) and time.monotonic() < until:
         for thread in threads:
             if thread.ident is not None and not _is_idle(thread) and not _is_ending(thread):
                 _raise_in(thread.ident, _Stopped)
         time.sleep(_moments.uniform(0.0005, 0.005))
     for thread in threads:
-        if thread.is_alive():
+        if _frame_of(thread) is not None:
             # A pool's worker is waited for at the end of the process; not this one.
             getattr(pools, "_threads_queues", {}).pop(thread, None)
 
 
+def _frame_of(thread: threading.Thread) -> FrameType | None:
+    """Where a thread is, or None if it has ended.
+
+    `is_alive` may say that it has ended when only a `join` was interrupted (Python 3.11 and 3.12);
+    and its number may have gone to another thread since.
+    """
+    innermost = frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code is _BOOTSTRAP:
+            return innermost if frame.f_locals.get("self") is thread else None
+        frame = frame.f_back
+    return None
+
+
+_BOOTSTRAP = threading.Thread._bootstrap_inner.__code__  # type: ignore[attr-defined]
+
+
 def _is_idle(thread: threading.Thread) -> bool:
     """Whether this is a pool's worker that waits for work: a pool may be kept for the next call."""
-    frame = sys._current_frames().get(thread.ident or 0)
+    frame = _frame_of(thread)
     return (
         frame is not None
         and frame.f_code.co_filename == pools.__file__
@@ -567,13 +586,10 @@ def _is_idle(thread: threading.Thread) -> bool:
 
 def _is_ending(thread: threading.Thread) -> bool:
     """Whether its work is over and only `threading` still clears up behind it."""
-    frame, inner = sys._current_frames().get(thread.ident or 0), None
+    frame, inner = _frame_of(thread), None
     while frame is not None and frame.f_code is not _BOOTSTRAP:
         frame, inner = frame.f_back, frame
-    return frame is not None and (inner is None or inner.f_code.co_name != "run")
-
-
-_BOOTSTRAP = threading.Thread._bootstrap_inner.__code__  # type: ignore[attr-defined]
+    return frame is None or inner is None or inner.f_code.co_name != "run"
 
 
 # Places --------------------------------------------------------------------------------------
@@ -620,7 +636,7 @@ def place_in(trace: TracebackType | None, *, besides: str = "") -> Where | None:
 
 
 def _place_of(thread: threading.Thread) -> Where | None:
-    return place_at(sys._current_frames().get(thread.ident or 0))
+    return place_at(_frame_of(thread))
 
 
 def say_error(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -345,19 +346,21 @@ class Origin:
 
     def user(self, user_id: int) -> dict[str, Any] | None:
         """One user as a dict, or None."""
-        return self._one(sa.select(User.__table__).where(User.id == user_id))
+        return self._one(_by_id(User), user_id)
 
     def product(self, product_id: int) -> dict[str, Any] | None:
         """One product as a dict, or None."""
-        return self._one(sa.select(Product.__table__).where(Product.id == product_id))
+        return self._one(_by_id(Product), product_id)
 
     def stock(self, product_id: int) -> int | None:
         """How many are left: 0 is sold out, None is no such product."""
-        return self._value(sa.select(Product.stock).where(Product.id == product_id))
+        found: int | None = self._value(sa.select(Product.stock).where(Product.id == product_id))
+        return found
 
     def bio(self, user_id: int) -> str | None:
         """What a user says about themselves: often "", None is no such user."""
-        return self._value(sa.select(User.bio).where(User.id == user_id))
+        found: str | None = self._value(sa.select(User.bio).where(User.id == user_id))
+        return found
 
     def permissions(self, user_id: int) -> list[str]:
         """What a user may do; [] for most."""
@@ -366,11 +369,12 @@ class Origin:
 
     def flag(self, name: str) -> bool | None:
         """Whether a feature is switched on; None is no such flag."""
-        return self._value(sa.select(Flag.enabled).where(Flag.name == name))
+        found: bool | None = self._value(sa.select(Flag.enabled).where(Flag.name == name))
+        return found
 
     def article(self, article_id: int) -> dict[str, Any] | None:
         """One article as a dict, or None."""
-        return self._one(sa.select(Article.__table__).where(Article.id == article_id))
+        return self._one(_by_id(Article), article_id)
 
     def comments(self, article_id: int) -> list[dict[str, Any]]:
         """The comments of an article with their authors' names; [] if nobody wrote any."""
@@ -397,15 +401,15 @@ class Origin:
 
     def update_user(self, user_id: int, **changes: Any) -> None:
         """Change columns of a user, raise its version, commit."""
-        self._update(User, User.id == user_id, changes, User.version)
+        self._update(User, user_id, changes)
 
     def update_product(self, product_id: int, **changes: Any) -> None:
         """Change columns of a product, raise its version, commit."""
-        self._update(Product, Product.id == product_id, changes, Product.version)
+        self._update(Product, product_id, changes)
 
     def set_flag(self, name: str, enabled: bool) -> None:
         """Switch a feature, commit."""
-        self._update(Flag, Flag.name == name, {"enabled": enabled})
+        self._update(Flag, name, {"enabled": enabled})
 
     # Inside ---------------------------------------------------------------------------------
 
@@ -417,21 +421,21 @@ class Origin:
             with self.trace.acting(self._actor):
                 yield
 
-    def _rows(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    def _rows(
+        self, statement: Any, parameters: dict[str, Any] | None = None
+    ) -> Sequence[sa.Row[Any]]:
         with self._by_actor(), self.engine.connect() as connection:
-            return connection.execute(statement).all()
+            return connection.execute(statement, parameters).all()
 
-    def _one(self, statement: sa.Select[Any]) -> dict[str, Any] | None:
-        found = self._rows(statement)
+    def _one(self, statement: sa.Select[Any], key: int) -> dict[str, Any] | None:
+        found = self._rows(statement, {"the_key": key})
         return dict(found[0]._mapping) if found else None
 
-    def _value(self, statement: sa.Select[Any]) -> Any:
+    def _value(self, statement: Any) -> Any:
         found = self._rows(statement)
         return found[0][0] if found else None
 
-    def _update(
-        self, table: type[Base], where: Any, changes: dict[str, Any], version: Any = None
-    ) -> None:
+    def _update(self, table: type[Base], key: Any, changes: dict[str, Any]) -> None:
         unknown = set(changes) - set(table.__table__.columns.keys())
         if unknown or not changes:
             columns = ", ".join(table.__table__.columns.keys())
@@ -439,9 +443,29 @@ class Origin:
             raise ValueError(
                 f"{table.__tablename__} has the columns {columns}; this names {named}."
             )
-        values = dict(changes) if version is None else {"version": version + 1, **changes}
         with self._by_actor(), self.engine.begin() as connection:
-            connection.execute(sa.update(table).where(where).values(**values))
+            parameters = {"the_key": key, **changes}
+            connection.execute(_update_by_key(table, tuple(changes)), parameters)
+
+
+# Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+
+
+@lru_cache
+def _by_id(table: type[Base]) -> sa.Select[Any]:
+    columns = table.__table__.columns
+    return sa.select(table.__table__).where(columns.id == sa.bindparam("the_key"))
+
+
+@lru_cache
+def _update_by_key(table: type[Base], changed: tuple[str, ...]) -> sa.Update:
+    """Set the columns `changed` of one row, and raise its version if it has one."""
+    columns = table.__table__.c
+    values: dict[str, Any] = {name: sa.bindparam(name) for name in changed}
+    if "version" in columns and "version" not in changed:
+        values = {"version": columns.version + 1, **values}
+    (key,) = sa.inspect(table).primary_key
+    return sa.update(table).where(key == sa.bindparam("the_key")).values(**values)
 
 
 @dataclass
@@ -543,7 +567,7 @@ def _listen(origin: Origin) -> None:
         if changed:
             origin.trace.add("rollback", "ROLLBACK", ", ".join(sorted(changed)))
 
-    engine.dialect.do_commit, engine.dialect.do_rollback = do_commit, do_rollback  # type: ignore[method-assign]
+    engine.dialect.do_commit, engine.dialect.do_rollback = do_commit, do_rollback  # type: ignore[method-assign,assignment]
 
 
 def _perform(
@@ -569,10 +593,11 @@ def _perform(
         trace.add("wait", "WAIT", "a database slot", took=waited)
     began = time.monotonic()
     try:
-        if knobs.latency:
-            time.sleep(knobs.latency)
+        # It answers from what was committed when it began, and only then takes its time.
         run()
         found = None if cursor.description is None else tuple(cursor.fetchall())
+        if knobs.latency:
+            time.sleep(knobs.latency)
     except Exception as error:
         trace.add("error", verb, on, _say_error(error), took=time.monotonic() - began)
         raise

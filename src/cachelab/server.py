@@ -5,6 +5,8 @@ Looked for in this order: CACHELAB_REDIS_URL (a server of yours: we stay under o
 CACHELAB_BACKEND=fake or live forces one side, CACHELAB_SERVER=wheel or path one binary.
 """
 
+# redis-py is typed in part only.
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import argparse
@@ -39,6 +41,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.utils import SENTINEL
 
+from cachelab.errors import OneSentence
 from cachelab.guard import Guard, GuardError
 from cachelab.keyspace import Keyspace
 
@@ -79,7 +82,7 @@ return #KEYS
 """
 
 
-class ServerError(RuntimeError):
+class ServerError(OneSentence, RuntimeError):
     """No server as asked for, or not what it can do; its text is one sentence."""
 
 
@@ -158,7 +161,25 @@ PATIENT = {
 }
 
 
-def _pool(connection_class: type, options: Mapping[str, Any]) -> BlockingConnectionPool:
+class Unpluggable(BlockingConnectionPool):
+    """Connections to a server that is not ours, which a lesson may take for dead."""
+
+    def __init__(self, *, server: ForeignServer, **options: Any) -> None:
+        self._server = server
+        super().__init__(**options)
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As in redis-py, while the plug is in."""
+        if self._server.is_cut:
+            raise redis.ConnectionError(f"unplugged from {self._server.place}")
+        return super().get_connection(*args, **options)
+
+
+def _pool(
+    connection_class: type,
+    options: Mapping[str, Any],
+    pool: type[BlockingConnectionPool] = BlockingConnectionPool,
+) -> BlockingConnectionPool:
     settings: dict[str, Any] = {
         "max_connections": POOL_SIZE,
         "timeout": POOL_WAIT_SECONDS,
@@ -171,7 +192,7 @@ def _pool(connection_class: type, options: Mapping[str, Any]) -> BlockingConnect
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         **options,
     }
-    return BlockingConnectionPool(connection_class=connection_class, **settings)  # type: ignore[no-untyped-call]
+    return pool(connection_class=connection_class, **settings)
 
 
 # Servers --------------------------------------------------------------------------------------
@@ -366,12 +387,28 @@ class ForeignServer(Server):
     owns_guard: bool = True
     last_wish: int = 0
 
+    is_cut: bool = False
+
     def connection_pool(self, **overrides: Any) -> BlockingConnectionPool:
-        options = parse_url(self.url)  # type: ignore[no-untyped-call]
+        return self._open(Unpluggable, server=self, **overrides)
+
+    def client(self, **overrides: Any) -> redis.Redis:
+        return redis.Redis.from_pool(self._open(BlockingConnectionPool, **overrides))
+
+    def _open(self, pool: type[BlockingConnectionPool], **overrides: Any) -> BlockingConnectionPool:
+        options = parse_url(self.url)
         kind = PATIENT[options.pop("connection_class", Connection)]
-        return _pool(
-            kind, {"socket_connect_timeout": FOREIGN_CONNECT_SECONDS, **options, **overrides}
-        )
+        connect = {"socket_connect_timeout": FOREIGN_CONNECT_SECONDS}
+        return _pool(kind, {**connect, **options, **overrides}, pool)
+
+    def kill(self) -> None:
+        """Pull the plug on our side only: the server is not ours, and others use it."""
+        self.is_cut = True
+
+    def restart(self) -> None:
+        """Plug in again; our keys are gone, as after the restart of a server of our own."""
+        self.forget()
+        self.is_cut = False
 
     def close(self) -> None:
         with contextlib.suppress(redis.RedisError):
@@ -477,7 +514,7 @@ def find(
     for where, look in (("path", lambda: from_path(env.get("PATH"))), ("wheel", from_wheel)):
         if binary in (None, where):
             try:
-                server = start(look(), where=WHERE[where], guard=guard, tcp=tcp, **config)  # type: ignore[no-untyped-call]
+                server = start(look(), where=WHERE[where], guard=guard, tcp=tcp, **config)
             except ServerUnfit as why:
                 reasons.append(str(why))
             else:
@@ -686,7 +723,7 @@ def _place(url: str) -> str:
     wanted = "redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
     try:
         parts = urlsplit(url)
-        options = parse_url(url)  # type: ignore[no-untyped-call]
+        options = parse_url(url)
     # The error's own text may hold the password.
     except ValueError:
         scheme = url.partition(":")[0] if "://" in url else ""
@@ -782,7 +819,7 @@ def _pages(keys: Iterable[Any], size: int) -> Iterable[list[Any]]:
 
 def _has_field_ttls(client: redis.Redis) -> bool:
     try:
-        client.execute_command("HPEXPIRETIME", "cachelab-asks", "FIELDS", 1, "x")  # type: ignore[no-untyped-call]
+        client.execute_command("HPEXPIRETIME", "cachelab-asks", "FIELDS", 1, "x")
     except redis.ResponseError:
         return False
     return True

@@ -23,7 +23,7 @@ _silent: ContextVar[bool] = ContextVar("cachelab_silent", default=False)
 
 
 def current_actor() -> str:
-    """Who is running: the name given by `Trace.acting`, else the thread's; "app" is the main one."""
+    """Who is running: the name given by `Trace.acting`, else the thread's ("app": the main one)."""
     name = _acting.get() or threading.current_thread().name
     return "app" if name == "MainThread" else name
 

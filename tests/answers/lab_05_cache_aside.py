@@ -9,6 +9,7 @@ import pickle
 import time
 
 import redis
+
 from answers import Wrong
 
 # read ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from cachelab.errors import OneSentence
 from cachelab.exercises.exercise import Exercise
 from cachelab.exercises.trial import Trial, World, judge
 from cachelab.limits import limited
@@ -44,11 +45,8 @@ __all__ = [
 ATTEMPTS = 3  # failed ones, after which the solution is named
 
 
-class UnknownExercise(ValueError):
+class UnknownExercise(OneSentence, ValueError):
     """There is no such exercise; the text says which come close."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]  # what IPython shows, instead of a traceback
 
 
 # Which there are -----------------------------------------------------------------------------

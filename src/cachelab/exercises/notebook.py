@@ -174,7 +174,8 @@ class _Run:
     def start(self) -> None:
         """A fresh kernel with the user's variables, but folders of its own."""
         try:
-            from jupyter_client import BlockingKernelClient, write_connection_file
+            from jupyter_client.blocking.client import BlockingKernelClient
+            from jupyter_client.connect import write_connection_file
         except ImportError:
             raise CannotJudge(
                 "Judging a lab needs Jupyter's client: pip install 'cachelab[lab,build]'."
@@ -186,7 +187,9 @@ class _Run:
         label = secrets.token_hex(2)
         file = str(folder / f"kernel-{label}.json")
         # Sockets in our own folder: no port that somebody else could take or reach.
-        place = {"ip": str(folder / label), "transport": "ipc"} if os.name == "posix" else {}
+        place: dict[str, Any] = (
+            {"ip": str(folder / label), "transport": "ipc"} if os.name == "posix" else {}
+        )
         write_connection_file(file, **place)
         self._pid = self._guard.spawn(
             [sys.executable, "-m", "ipykernel_launcher", "-f", file, "--log-level=CRITICAL"],

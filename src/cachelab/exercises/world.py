@@ -189,7 +189,7 @@ class WatchedTrace(Trace):
         super().add(*args, **options)
         if self._busy or len(self.events) == before:
             return
-        pass
+        self._busy = True
         try:
             for watch in list(self.watchers):
                 watch(self.events[before])
