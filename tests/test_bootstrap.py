@@ -157,20 +157,6 @@ def test_a_python_that_is_too_old_gets_one_sentence(clone: Clone) -> None:
     assert not (clone.root / ".venv").exists()
 
 
-def test_a_really_old_python_gets_the_same_sentence(clone: Clone) -> None:
-    names = ("python2.7", "python3.6", "python3.8", "python3.9", "python3.10")
-    found = [
-        name for name in names if subprocess.call(f"{name} -V >/dev/null 2>&1", shell=True) == 0
-    ]
-    if not found:
-        pytest.skip("no old Python on this machine")
-    for name in found:
-        command = [name, str(clone.root / "tools" / "bootstrap.py")]
-        run = subprocess.run(command, capture_output=True, text=True)
-        assert run.returncode == 1
-        assert "needs Python 3.11 or newer" in sentence(run.stderr)
-
-
 def test_a_python_without_ensurepip_gets_one_sentence_with_the_cure(clone: Clone) -> None:
     pretend = (
         "import importlib.util as u, runpy; real = u.find_spec; "

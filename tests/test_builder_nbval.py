@@ -1,6 +1,5 @@
 """Strict nbval is strict: it goes red for a changed digit, and leaves out only what it says."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -107,7 +106,6 @@ def test_what_is_left_out_is_counted_without_xdist_too(built: Path) -> None:
     assert "10/11 tests collected (1 deselected)" in run.stdout
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pytest_randomly"), reason="nothing shuffles")
 def test_the_cells_of_a_notebook_stay_in_order_when_tests_are_shuffled(built: Path) -> None:
     env = dict(os.environ, PYTHONPATH=str(PROJECT))
     run = subprocess.run(
