@@ -60,6 +60,7 @@ notebooks: ready ## rebuild notebooks/, labs/ and solutions/ from content/
 check: ready ## prove in seconds that the notebooks match content/
 	@$(RUN) -m tools.build --check
 
+bench: SETUP = --ci
 bench: ready ## print the performance tables
 	@for bench in benchmarks/*.py; do \
 	    [ -f "$$bench" ] || { echo "There is no benchmark yet."; continue; }; \

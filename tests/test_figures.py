@@ -61,7 +61,14 @@ def test_lanes_has_a_row_for_each_actor_and_a_legend_of_what_occurred() -> None:
 def test_hundreds_of_actors_are_folded_to_the_first_the_last_and_a_count() -> None:
     picture = lanes(trace_of(*[(f"reader {n}", "hit") for n in range(800)]), most=12)
     assert len(rows(picture)) == 12
-    assert rows(picture)[-3:] == ["(789 more)", "reader 798", "reader 799"]
+    assert rows(picture)[5:8] == ["reader 5", "(789 more)", "reader 795"]
+    assert [rows(picture)[0], rows(picture)[-1]] == ["reader 0", "reader 799"]
+
+
+def test_what_folded_actors_did_is_drawn_in_their_common_row() -> None:
+    picture = lanes(trace_of(*[(f"reader {n}", "hit") for n in range(800)]), most=12)
+    crowd = [line for line in picture.figure.axes[0].lines if line.get_alpha() == 0.35]
+    assert [len(line.get_xdata()) for line in crowd] == [789]
 
 
 def test_time_on_the_axis_has_a_unit() -> None:

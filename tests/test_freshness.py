@@ -162,6 +162,15 @@ def test_orm_sessions_and_raw_sql_are_seen_like_everything_else(w: World) -> Non
     assert wrong_for(w) == [0.0, 0.0]
 
 
+def test_a_write_that_commits_by_itself_is_a_commit(w: World) -> None:
+    w.read(1)
+    with w.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("UPDATE users SET email = 'x' WHERE id = 1")
+    w.read(1)
+    assert wrong_for(w) == [0.0]
+    assert w.trace.count("rollback") == 0
+
+
 def test_two_threads_do_not_mix_up_what_they_have_read(w: World) -> None:
     barrier = threading.Barrier(2, timeout=20)
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Add a cache, and meet the bug that comes with it
 #
-# **About 20 minutes.**
+# **About 25 minutes.**
 #
 # **What you'll do.** Make a slow page fast with a cache, get a complaint from a customer two weeks
 # later, find out why, and measure how wrong the page was. Then hand in your first exercise.
@@ -183,6 +183,69 @@ print(cached_account_page(1)["email"])
 # The page went wrong because two things with different answers were put under one key with one TTL.
 
 # %% [markdown]
+# ## Bad timing, on purpose
+#
+# The page went stale because the writer knew nothing of the cache. Suppose that it does, and deletes
+# the copy right after its update. Is all well then? That depends on who is where at which moment,
+# and you cannot wait for an unlucky moment in front of a class.
+#
+# So this workbook has a **stage**. It runs your own code, as it is, with a clock that moves only
+# when everybody sleeps or waits, and goes from one actor to another only at a cache command, a
+# query, a commit or a sleep. Here are a reader, who needs a second to render the page, and a writer:
+
+# %%
+import time
+
+from cachelab import stage
+
+
+def reader(cache, db):
+    stored = cache.get("email:v1:1")
+    if stored is None:
+        stored = db.user(1)["email"]
+        time.sleep(1)
+        cache.set("email:v1:1", stored, ex=600)
+
+
+def writer(cache, db):
+    db.update_user(1, email="alice@new-job.example")
+    cache.delete("email:v1:1")
+
+
+# %% [markdown]
+# **Predict:** the reader comes at 2 seconds. The writer comes before, after, or while the reader is
+# rendering. What is in the cache afterwards?
+
+# %%
+for when, start in {"before": 0.0, "after": 4.0, "meanwhile": 2.5}.items():
+    run = stage.run({"reader": (2.0, reader), "writer": (start, writer)})
+    print(f"writer {when}: the cache has {run.world.cache.get('email:v1:1')}")
+
+# %% [markdown]
+# Before: the new address. After: nothing, the copy was deleted. Meanwhile: the *old* address, stored
+# half a second after the delete that should have removed it, and there for the next ten minutes.
+# Nobody made a mistake that one could see in their own code. This is the run:
+
+# %%
+cachelab.lanes(run)
+
+# %% [markdown]
+# The reader's query (diamond) comes before the write (triangle), its fill (square) after the delete
+# (cross). You need not guess such moments: `stage.explore` tries **every order** in which the two can
+# take turns, and shows the shortest one that breaks what you say must hold.
+
+
+# %%
+def no_old_address(world):
+    return world.cache.get("email:v1:1") != "alice@example.org" or "The old address stays cached."
+
+
+stage.explore({"reader": reader, "writer": writer}, no_old_address)
+
+# %% [markdown]
+# Many checks in this workbook do that with your answers. How to close this hole is the subject of
+# chapter `11_stale_data`.
+#
 # ## How the exercises work
 #
 # Each chapter has a **lab** in the folder `labs`. There you write small functions, and
@@ -240,6 +303,7 @@ cachelab.hint("00_start_here.remember")
 # | **invalidate** | delete or replace a copy because its source has changed |
 # | **stampede** | many readers miss the same key at once and all ask the origin |
 # | **actor** | whoever acts in a trace: a reader, a writer, another service |
+# | **stage** | runs actors on a virtual clock, in one order or in every order |
 
 # %% [markdown]
 # ## Recap
@@ -248,5 +312,6 @@ cachelab.hint("00_start_here.remember")
 # - The same cache served a wrong e-mail address until its TTL ran out, and nothing complained.
 # - A TTL is a promise about how long you may be wrong.
 # - Before you cache anything: latency, freshness, cost.
+# - Some bugs are a matter of order; the stage finds the order.
 #
 # **Now your turn:** open `labs/00_start_here.ipynb`. Then go on with `notebooks/05_cache_aside.ipynb`.

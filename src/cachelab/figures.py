@@ -89,13 +89,15 @@ def lanes(trace: Trace, *, by: str = "order", most: int = 12) -> Picture:
     figure, axes = _axes(height=1.1 + 0.42 * max(1, len(rows)))
     place = {name: -number for number, name in enumerate(rows)}
     seen: dict[str, Mark] = {}
+    crowd: dict[str, list[float]] = {}  # what the folded actors did, by mark
     for number, event in enumerate(events, 1):
-        y = place.get(event.actor)
-        if y is None:
-            continue
         x = float(number) if by == "order" else event.at
         mark = "stale" if event.is_stale else event.kind
         seen[mark] = MARKS[mark]
+        y = place.get(event.actor)
+        if y is None:
+            crowd.setdefault(mark, []).append(x)
+            continue
         if by == "time" and event.took > 0:
             style = ":" if event.kind in {"wait", "sleep"} else "-"
             axes.plot([x - event.took, x], [y, y], style, color=MARKS[mark].colour, linewidth=2)
@@ -103,6 +105,8 @@ def lanes(trace: Trace, *, by: str = "order", most: int = 12) -> Picture:
         if event.is_stale:
             said = f"stale {trace.say(event.stale_for or 0.0)}"
             axes.annotate(said, (x, y), (0, 9), textcoords="offset points", ha="center", size=8)
+    for kind, times in crowd.items():
+        _draw_crowd(axes, times, place["..."], MARKS[kind])
     axes.set_yticks(list(place.values()), [_row_name(name, folded) for name in rows])
     axes.set_ylim(-len(rows) + 0.35, 0.65)
     if by == "order":
@@ -135,7 +139,7 @@ def sequence(trace: Trace, *, most: int = 30) -> Sequence:
     Compare it with the diagram that was intended: the difference is the lesson.
     """
     events = [e for e in trace if e.kind not in {"sleep"}]
-    names = list(dict.fromkeys(event.actor for event in events))
+    names = list(dict.fromkeys(event.actor for event in events[:most]))
     ids = {name: f"A{number}" for number, name in enumerate(names)}
     lines = ["sequenceDiagram"]
     lines += [f"    participant {ids[name]} as {_safe(name)}" for name in names]
@@ -186,7 +190,7 @@ def _fold(actors: list[str], most: int) -> tuple[list[str], int]:
     """The rows to draw, and how many actors the row of dots stands for."""
     if len(actors) <= most:
         return actors or ["nobody"], 0
-    first, last = most - 3, 2
+    first, last = most // 2, (most - 1) // 2
     return [*actors[:first], "...", *actors[-last:]], len(actors) - first - last
 
 
@@ -208,6 +212,19 @@ def _draw(axes: Axes, x: float, y: float, mark: Mark) -> None:
     )
     if mark.label == "stale hit":
         axes.plot([x], [y], "o", color=mark.colour, markersize=15, markerfacecolor="none")
+
+
+def _draw_crowd(axes: Axes, times: list[float], y: float, mark: Mark) -> None:
+    """What many actors did, in one row: small and pale, so that density shows."""
+    axes.plot(
+        times,
+        [y] * len(times),
+        mark.marker,
+        color=mark.colour,
+        markerfacecolor=mark.colour if mark.filled else "white",
+        markersize=5,
+        alpha=0.35,
+    )
 
 
 def _legend(axes: Axes, marks: list[Mark]) -> None:

@@ -608,13 +608,17 @@ def _perform(
     slow = f"takes {say_seconds(knobs.latency)}" if knobs.latency else ""
     if verb in _WRITES:
         knobs.writes += 1
-        owner = _identity(context.root_connection.connection)
-        knobs.changed.setdefault(owner, set()).update(tables)
+        connection = context.root_connection
+        alone = connection._is_autocommit_isolation()  # no commit will follow
+        if not alone:
+            knobs.changed.setdefault(_identity(connection.connection), set()).update(tables)
         trace.freshness.wrote(trace.actor())
         count = f"{cursor.rowcount} row{'' if cursor.rowcount == 1 else 's'}"
         trace.add("write", verb, on, ", ".join(filter(None, [count, slow])), took=took)
         if found is not None:
             _hand_back(context, cursor, found)
+        if alone:
+            trace.freshness.committed(tables)
         return
     knobs.queries += 1
     found = found or ()

@@ -9,10 +9,12 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from cachelab import stage
 from cachelab.exercises.exercise import Exercise
 from cachelab.exercises.world import World
 from cachelab.limits import (
@@ -26,6 +28,8 @@ from cachelab.limits import (
     say_error,
 )
 from cachelab.origin import SMALL, Base, Size
+from cachelab.stage import Exploration, StageTrace
+from cachelab.stage.world import Actors
 from cachelab.trace import Trace
 from cachelab.verdict import Outcome, Verdict, short
 
@@ -58,6 +62,7 @@ class Trial:
         self.exercise = exercise
         self.worlds: list[World] = []
         self.printed: list[str] = []
+        self.schedules = 1  # orders that were run, the plain calls being one
         self._until = time.monotonic() + CHECK_SECONDS - RESERVE
 
     def world(
@@ -114,6 +119,51 @@ class Trial:
             ended.value.close()
             self.fail(f"{self._name} returned a coroutine; write it with `def`, not `async def`.")
         return ended
+
+    def play(self, actors: Actors, *, seconds: float = SECONDS, **options: Any) -> StageTrace:
+        """Run actors on the stage, as `stage.run` does; ends the judging if they get stuck.
+
+        `answers` of the trace holds what each returned or raised; `world` the cache and database
+        afterwards. `seconds` of real time; `options` go to the stage.
+        """
+        try:
+            trace: StageTrace = self._staged(stage.run, actors, seconds=seconds, **options)
+        except stage.Stuck as stuck:
+            self.fail(str(stuck), trace=stuck.trace)
+        return trace
+
+    def every_order(
+        self,
+        actors: Any,
+        invariant: Callable[[stage.World], Any],
+        *,
+        seconds: float = 4.0,
+        **options: Any,
+    ) -> Exploration:
+        """Run actors in every order, as `stage.explore` does; ends the judging unless all is well.
+
+        The sentence that `invariant(world)` returns for a bad order becomes the verdict's, and that
+        order its counter-example.
+        """
+        found: Exploration = self._staged(stage.explore, actors, invariant, seconds=seconds, **options)
+        self.schedules += found.schedules
+        if found.outcome != "passed":
+            self._end(found.outcome, found.summary, trace=found.counterexample)
+        return found
+
+    def _staged(self, act: Callable[..., Any], *args: Any, seconds: float, **options: Any) -> Any:
+        """Call the stage under limits of our own; its errors are raised."""
+        given = min(seconds, self._until - time.monotonic())
+        if given <= 0.05:
+            self.fail(f"All calls of {self._name} together took longer than {_all_seconds():g} s.")
+        ended = run(act, *args, seconds=given + 1, wall_limit=given, **options)
+        if ended.printed:
+            self.printed.append(ended.printed)
+        if isinstance(ended.error, stage.Stuck):
+            raise ended.error
+        if ended.error is not None or ended.how != "returned":
+            self.fail(ended.sentence(self._name))
+        return ended.value
 
     def expect(
         self, condition: Any, summary: str, hint: str = "", *, trace: Trace | None = None
@@ -191,7 +241,7 @@ def _judged(exercise: Exercise, answer: Any, trial: Trial) -> Verdict:
         )
     if isinstance(result, Verdict):
         return result
-    return Verdict("passed", result or f"{name} does what was asked.", schedules=1)
+    return Verdict("passed", result or f"{name} does what was asked.", schedules=trial.schedules)
 
 
 def _with(verdict: Verdict, **changes: Any) -> Verdict:

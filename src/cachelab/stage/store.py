@@ -1,0 +1,300 @@
+"""The cache on the stage: fakeredis under the virtual clock, every command a switch point."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis
+from fakeredis import FakeServer
+from fakeredis._clients._sync import FakeRedisConnection
+from fakeredis._core._database import Database
+from fakeredis._helpers import SimpleError
+from fakeredis._socket import FakeSocket
+from fakeredis._socket._resp import extract_command
+
+from cachelab.client import Cache
+from cachelab.keyspace import commands, key_positions
+from cachelab.stage.scheduler import Label, current
+
+if TYPE_CHECKING:
+    from cachelab.stage.world import World
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_READ_ONLY = _words(
+    "GET MGET HGET HMGET HGETALL HKEYS HVALS HLEN HEXISTS HSTRLEN STRLEN EXISTS TTL PTTL TYPE "
+    "GETRANGE SUBSTR LRANGE LLEN LINDEX LPOS SMEMBERS SISMEMBER SMISMEMBER SCARD SRANDMEMBER "
+    "SINTER SUNION SDIFF SINTERCARD ZRANGE ZRANGEBYSCORE ZREVRANGE ZRANGEBYLEX ZSCORE ZMSCORE "
+    "ZCARD ZCOUNT ZRANK ZREVRANK XRANGE XREVRANGE XLEN XREAD XINFO XPENDING GETBIT BITCOUNT "
+    "BITPOS EXPIRETIME PEXPIRETIME OBJECT DUMP WATCH HTTL HPTTL SSCAN HSCAN ZSCAN PFCOUNT EVAL_RO "
+    "EVALSHA_RO FCALL_RO KEYS SCAN DBSIZE RANDOMKEY"
+)
+_WHOLE = _words("KEYS SCAN DBSIZE RANDOMKEY FLUSHALL FLUSHDB SWAPDB RENAME RENAMENX COPY")
+_NOTHING = _words(
+    "PING ECHO TIME HELLO CLIENT SELECT MULTI EXEC DISCARD UNWATCH SCRIPT AUTH COMMAND INFO "
+    "CONFIG ACL QUIT RESET"
+)
+_CHANNELS = _words("PUBLISH SPUBLISH SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE")
+
+
+def touches(args: Sequence[Any]) -> Label:
+    """What one command reads or writes, as the explorer sees it."""
+    words = _text(args[0]).upper().split(" ")
+    name = words[0]
+    if name in _NOTHING:
+        return ()
+    if name in _CHANNELS:
+        return (("channel", None, True),)
+    writes = name not in _READ_ONLY
+    if name in _WHOLE:
+        return (("cache", None, writes),)
+    argv = [*words[1:], *args[1:]] if len(words) > 1 else list(args)
+    specs = commands().get("|".join(words[:2])) or commands().get(name)
+    if specs is None:
+        return (("cache", None, True),)
+    keys: dict[str, None] = {}
+    try:
+        for spec in specs:
+            for position in key_positions(spec, argv):
+                keys[_text(argv[position])] = None
+    except (IndexError, ValueError, TypeError):
+        return (("cache", None, True),)
+    return tuple(("cache", key, writes) for key in keys)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+class _Keys(Database):
+    """A database of fakeredis that compares times to the millisecond, as a server does."""
+
+    def expired(self, item: Any) -> bool:
+        return item.expireat is not None and round(item.expireat * 1e3) < round(self.time * 1e3)
+
+
+class _Ordered(dict[Any, None]):
+    """A set that keeps its order: which subscriber hears first must not depend on addresses."""
+
+    def add(self, item: Any) -> None:
+        self[item] = None
+
+    def discard(self, item: Any) -> None:
+        self.pop(item, None)
+
+    def remove(self, item: Any) -> None:
+        del self[item]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.keys()))
+
+
+class _Socket(FakeSocket):
+    """A socket of fakeredis that can answer a command at once, without a queue between."""
+
+    def direct(self, fields: list[bytes]) -> Any:
+        """One command outside of transactions and subscriptions: what `_process_command` does."""
+        server = self._server
+        name, arguments = extract_command(fields)
+        try:
+            function, signature = self._name_to_func(name)
+            with server.lock:
+                now = time.time()
+                for keys in server.dbs.values():
+                    keys.time = now
+                signature.check_arity(arguments, self.version)
+                result = self._run_command(function, signature, arguments, False)
+        except SimpleError as error:
+            result = error
+        return self._decode_result(result)
+
+
+class StageConnection(FakeRedisConnection):
+    """What pipelines and subscribers send over: each write is one switch point."""
+
+    world: World
+    _ready = False
+
+    def on_connect(self) -> None:
+        super().on_connect()  # type: ignore[no-untyped-call]
+        self._ready = True
+
+    def disconnect(self, *args: Any, **more: Any) -> None:
+        self._ready = False
+        super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
+
+    def send_command(self, *args: Any, **more: Any) -> None:
+        if self._ready and self.world is not None:
+            self.world.store.before([args])
+        super().send_command(*args, **more)  # type: ignore[no-untyped-call]
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        store = self.world.store
+        if store.queued:
+            asked, store.queued = store.queued, []
+            store.before(asked)
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+
+class StageCache(Cache):
+    """The client that actors are called with: redis-py, straight into fakeredis."""
+
+    world: World
+
+    def _execute_command(self, *args: Any, **options: Any) -> Any:
+        if self.connection is not None:
+            return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return self.world.store.execute(self, args, options)
+
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
+        pipe = super().pipeline(transaction, shard_hint)
+        store, execute = self.world.store, pipe.execute
+
+        def labelled(raise_on_error: bool = True) -> Any:
+            store.queued = [args for args, _ in pipe.command_stack]
+            try:
+                return execute(raise_on_error)
+            finally:
+                store.queued = []
+
+        pipe.execute = labelled  # type: ignore[method-assign]
+        return pipe
+
+
+class Store:
+    """The server side: state, snapshot, faults."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.server = FakeServer(version=(7, 4))
+        lock = self.server.lock
+        self.server.dbs = defaultdict(lambda: _Keys(lock))
+        for name in ("subscribers", "psubscribers", "ssubscribers"):
+            setattr(self.server, name, defaultdict(_Ordered))
+        self.idle: list[_Socket] = []
+        self.queued: list[Any] = []
+        self.baseline: dict[int, dict[bytes, Any]] = {}
+        self.down = False
+        self._scripts: dict[bytes, bytes] = {}
+        connection = type("WorldConnection", (StageConnection,), {"world": world})
+        self.pool = redis.ConnectionPool(
+            connection_class=connection,
+            server=self.server,
+            decode_responses=True,
+            protocol=3,
+            max_connections=100_000,
+            client_class=redis.Redis,
+        )
+        self.client = StageCache(connection_pool=self.pool, trace=world.trace)
+        self.client.world = world
+        self.encode: Any = self.client.get_encoder().encode
+        self.decode: Any = self.client.get_encoder().decode
+
+    # One command ----------------------------------------------------------------------------
+
+    def before(self, asked: Iterable[Sequence[Any]]) -> None:
+        """The switch point in front of a round trip, and the faults that meet it."""
+        task = current()
+        if task is None or task.free:
+            return
+        scheduler = task.scheduler
+        label: dict[Any, None] = {}
+        for args in asked:
+            for touch in self.world.labels(args):
+                label[touch] = None
+        scheduler.point(task, tuple(label))
+        if scheduler.hop:
+            scheduler.pause(task, scheduler.hop, "the network")
+        for args in asked:
+            for fault in self.world.faults:
+                fault.meet(self.world, task, args)
+        if self.down:
+            raise redis.ConnectionError("The cache is down.")
+
+    def execute(self, client: StageCache, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        task = current()
+        if task is None:
+            return self.world.look(lambda: self.execute(client, args, options))
+        self.before([args])
+        if not task.free and any(f.swallows(self.world, args) for f in self.world.faults):
+            return 0
+        socket = self.idle.pop() if self.idle else self._socket()
+        name = args[0]
+        encode = self.encode
+        fields = [encode(arg) for arg in args]
+        if " " in name:
+            fields[:1] = [encode(word) for word in name.split()]
+        reply = socket.direct(fields)
+        self.idle.append(socket)
+        if isinstance(reply, Exception):
+            if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
+                return options["EMPTY_RESPONSE"]
+            raise reply
+        if options.pop("NEVER_DECODE", None) is None:
+            reply = self._decoded(reply)
+        options.pop("EMPTY_RESPONSE", None)
+        options.pop("keys", None)
+        callbacks: Any = client.response_callbacks
+        callback = callbacks.get(name)
+        return callback(reply, **options) if callback is not None else reply
+
+    def _decoded(self, reply: Any) -> Any:
+        kind = type(reply)
+        if kind is bytes:
+            return self.decode(reply)
+        if kind is list:
+            return [self._decoded(item) for item in reply]
+        if kind is dict:
+            return {self._decoded(key): self._decoded(item) for key, item in reply.items()}
+        return reply
+
+    def _socket(self) -> _Socket:
+        return _Socket(
+            self.server,
+            client_class=redis.Redis,
+            db=0,
+            lua_modules=set(),
+            client_info={"resp": 3, "addr": "127.0.0.1:0", "laddr": "127.0.0.1:6379"},
+        )
+
+    # State ----------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """What is in the cache now is what every run starts from."""
+        self.baseline = {
+            number: {key: copy.deepcopy(item) for key, item in keys._dict.items()}
+            for number, keys in self.server.dbs.items()
+        }
+        self._scripts = dict(self.server.script_cache)
+
+    def reset(self) -> None:
+        """Back to what was kept."""
+        server = self.server
+        if server.lock.locked():  # an actor died in the middle of a command
+            server.lock.reset()  # type: ignore[attr-defined]
+        for number, keys in server.dbs.items():
+            keys._dict.clear()
+            keys._expiry_heap.clear()
+            keys._watches.clear()
+            keys.time = 0.0
+            waiters = getattr(keys.condition, "_waiters", None)
+            if waiters:
+                waiters.clear()
+            for key, item in self.baseline.get(number, {}).items():
+                keys[key] = copy.deepcopy(item)
+        server.script_cache.clear()
+        server.script_cache.update(self._scripts)
+        for registry in (server.subscribers, server.psubscribers, server.ssubscribers):
+            registry.clear()
+        if len(self.pool._available_connections) or self.pool._in_use_connections:
+            self.pool.reset()
+        self.idle[:] = [s for s in self.idle if not s._watches and s._transaction is None]
+        self.queued, self.down, server.connected = [], False, True
+        server.scan_cursors.clear()

@@ -1,0 +1,538 @@
+"""One world on the stage: a cache, a database and a trace, made once and set back for every run."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from greenlet import getcurrent
+
+from cachelab.origin import SMALL, Origin, Size
+from cachelab.stage.database import Database
+from cachelab.stage.faults import Fault
+from cachelab.stage.patches import Patches, refuse_coroutine
+from cachelab.stage.scheduler import Label, Overtime, Refused, Scheduler, Stuck, Task, current
+from cachelab.stage.store import StageCache, Store, touches
+from cachelab.stage.sync import Slots
+from cachelab.trace import Trace
+
+_monotonic = time.monotonic
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody on the stage: `play` is called with `(cache, db)` at `start` seconds."""
+
+    name: str
+    play: Callable[..., Any]
+    start: float = 0.0
+
+
+Actors = Mapping[str, Any] | Iterable[Any]
+
+
+class StageTrace(Trace):
+    """The trace of a run on the stage.
+
+    `answers`: what each actor returned, or the exception it ended with, by the actor's name.
+    `world`: the cache and the database as the run left them; what is asked there is not recorded.
+    `seconds`: the virtual time at which the last actor had finished.
+    """
+
+    answers: dict[str, Any]
+    world: World
+    seconds: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Virtual seconds until the last actor had finished."""
+        return self.seconds
+
+
+def as_actors(actors: Actors, spread: float = 0.0) -> list[Actor]:
+    """The actors with names and start times; raises ValueError in one sentence for anything else.
+
+    Without a start of their own, `n` actors arrive evenly: number i, from 0, at `i * spread / n`
+    seconds.
+    """
+    given: list[tuple[str | None, Any]]
+    if isinstance(actors, Mapping):
+        given = [(str(name), actor) for name, actor in actors.items()]
+    elif callable(actors) or isinstance(actors, Actor):
+        given = [(None, actors)]
+    else:
+        given = [(None, actor) for actor in actors]
+    if not given:
+        raise ValueError("A run needs at least one actor: pass a list of functions of (cache, db).")
+    if spread < 0:
+        raise ValueError(f"spread is a time in seconds from 0; this is {spread!r}.")
+    made: list[Actor] = []
+    for number, (name, actor) in enumerate(given):
+        start: float | None = None
+        if isinstance(actor, Actor):
+            name, start, actor = actor.name, actor.start, actor.play
+        elif isinstance(actor, tuple) and len(actor) == 2 and callable(actor[1]):
+            start, actor = actor
+        if not callable(actor):
+            raise ValueError(
+                f"Actor {number + 1} is not a function of (cache, db) "
+                f"nor (start_seconds, function): {str(actor)[:60]!r}."
+            )
+        if start is None:
+            start = number * spread / len(given)
+        if not isinstance(start, (int, float)) or not start >= 0:
+            raise ValueError(f"An actor starts at a time in seconds from 0; this is {start!r}.")
+        made.append(Actor(name or "", actor, start))
+    return _named(made)
+
+
+def _named(actors: list[Actor]) -> list[Actor]:
+    """Names for those without: the function's, numbered where several have the same."""
+    plain = [actor.name or _name_of(actor.play) for actor in actors]
+    counts: dict[str, int] = {}
+    named, taken = [], {actor.name for actor in actors if actor.name}
+    if len(taken) < sum(bool(actor.name) for actor in actors):
+        raise ValueError("Two actors have the same name; give each its own.")
+    for actor, name in zip(actors, plain, strict=True):
+        if not actor.name:
+            counts[name] = counts.get(name, 0) + 1
+            if plain.count(name) > 1 if len(plain) < 50 else counts[name] > 1 or name in plain[:2]:
+                name = f"{name}-{counts[name]}"
+        named.append(Actor(name, actor.play, actor.start))
+    return named
+
+
+def _name_of(play: Any) -> str:
+    found = getattr(play, "__name__", None) or getattr(
+        getattr(play, "func", None), "__name__", type(play).__name__
+    )
+    return "actor" if found == "<lambda>" else str(found)
+
+
+def _takes(play: Any) -> int:
+    """How many of (cache, db) a callable wants: 0, 1 or 2."""
+    try:
+        signature = inspect.signature(play)
+    except (TypeError, ValueError):
+        return 2
+    for count in (2, 0, 1):
+        try:
+            signature.bind(*([None] * count))
+        except TypeError:
+            continue
+        return count
+    raise ValueError(
+        f"{_name_of(play)}{signature} cannot be an actor: it must be callable with (cache, db) "
+        "or with nothing."
+    )
+
+
+@dataclass
+class World:
+    """The cache, the database and the trace of the stage. Make one with `open_world`."""
+
+    size: Size = SMALL
+    latency: float = 0.0
+    capacity: int | None = None
+    faults: tuple[Fault, ...] = ()
+    met: dict[Fault, int] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
+    scheduler: Scheduler | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+    patches: Patches | None = None  # while a run is on
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.trace: StageTrace = StageTrace(clock=self._clock, exact=True)
+        self._labels: dict[Any, Label] = {}
+        self._sql_chance = random.Random(0)
+        self._wanted: dict[int, int] = {}
+        self._known: Any = None  # what the keys that setup stored were made of
+
+    def build(self) -> None:
+        """Make cache and database; inside a look, so that their locks are the stage's."""
+        self.store = Store(self)
+        self.database = Database(self, self.size)
+        self.cache: StageCache = self.store.client
+        self.db = Origin(
+            self.database.engine,
+            self.trace,
+            slots=Slots,
+            ask=self.database.ask,
+            latency=self.latency,
+        )
+        self.db.capacity = self.capacity
+
+    def _clock(self) -> float:
+        return self.scheduler.clock() if self.scheduler is not None else 0.0
+
+    def labels(self, args: Sequence[Any]) -> Label:
+        """`touches`, remembered for the commands that come again and again."""
+        try:
+            found = self._labels.get(args)
+        except TypeError:
+            return touches(args)
+        if found is None:
+            if len(self._labels) > 5_000:
+                self._labels.clear()
+            found = self._labels[args] = touches(args)
+        return found
+
+    def draw(self) -> int:
+        """SQL's random()."""
+        return self._sql_chance.randrange(-(2**63), 2**63)
+
+    # For faults -----------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A remark of the stage itself."""
+        self.trace.add("note", text, actor="stage")
+
+    def at(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something at a virtual time."""
+        assert self.scheduler is not None
+        self.scheduler.at(seconds, do)
+
+    def forget(self, key: str) -> bool:
+        """Take a key out of the cache, as expiry does; whether it was there."""
+        keys = self.store.server.dbs[0]
+        gone = keys._dict.pop(key.encode(), None) is not None
+        if gone:
+            self.trace.freshness.deleted(key)
+        return gone
+
+    # Looking --------------------------------------------------------------------------------
+
+    def look(self, do: Callable[[], Any]) -> Any:
+        """Call `do` at the world's own time, off the record and without any switch."""
+        installed = self.patches is None
+        patches = Patches()
+        if installed:
+            patches.install()
+            self.patches = patches
+        scheduler = self.scheduler
+
+        def quietly() -> Any:
+            with self.trace.off_the_record():
+                return do()
+
+        try:
+            if scheduler is None:
+                scheduler = self.scheduler = Scheduler(self.trace)
+            task = Task(scheduler, "looking", quietly)
+            task.parent = getcurrent()
+            task.free = task.daemon = True
+            hub, scheduler.hub = scheduler.hub, getcurrent()
+            try:
+                task.switch()
+            finally:
+                scheduler.hub = hub
+            if scheduler.failure is not None:
+                failure, scheduler.failure = scheduler.failure, None
+                raise failure
+            if isinstance(task.answer, BaseException):
+                raise task.answer
+            return task.answer
+        finally:
+            if installed:
+                self.patches = None
+                patches.remove()
+
+    # Running --------------------------------------------------------------------------------
+
+    def fresh(self, scheduler: Scheduler) -> None:
+        """Set everything back to where a run starts."""
+        trace = StageTrace(clock=self._clock, exact=True)
+        self.scheduler, self.trace, scheduler.trace = scheduler, trace, trace
+        self.met, self.answers, self.tasks = {}, {}, {}
+        self._sql_chance = random.Random(self.seed)
+        self.store.reset()
+        self.database.reset()
+        self.cache.trace = self.db.trace = trace
+        knobs = self.db._knobs
+        knobs.queries = knobs.writes = 0
+        knobs.changed.clear()
+        knobs.latency = self.latency
+        if isinstance(knobs.slots, Slots):
+            knobs.slots.reset()
+        if self._known is not None:
+            known = copy.deepcopy(self._known)
+            trace.freshness._statements, trace.freshness._keys = known
+        if self.patches is not None:
+            self.patches.reset()
+            self.patches.seed(self.seed)
+
+    def play(self, actors: Sequence[Actor], scheduler: Scheduler) -> StageTrace:
+        """Run the actors once; raises Stuck, with the trace, when that has no end."""
+        trace = cast(StageTrace, scheduler.trace)
+        scheduler.on_end.append(self._actor_ended)
+        for fault in self.faults:
+            fault.arm(self)
+        for actor in actors:
+            self.tasks[actor.name] = scheduler.spawn(
+                actor.name, self._body(actor.play), start=actor.start
+            )
+        try:
+            scheduler.loop()
+        except Stuck as error:
+            error.trace = trace
+            raise
+        finally:
+            self.answers = trace.answers = {
+                name: task.answer
+                for name, task in self.tasks.items()
+                if task.done and not task.gone_early
+            }
+            trace.world = self
+            trace.seconds = (scheduler.now if scheduler.ended is None else scheduler.ended) / 1e9
+            recorded = len(trace.events)
+            scheduler.close()
+            del trace.events[recorded:]  # what unwinding actors still had to say
+            self.database.abandon_of(scheduler.tasks)
+        return trace
+
+    def _body(self, play: Any) -> Callable[[], Any]:
+        wanted = self._wanted.get(id(play))
+        if wanted is None:
+            wanted = self._wanted[id(play)] = _takes(play)
+        arguments = (self.cache, self.db)[:wanted]
+
+        def body() -> Any:
+            answer = play(*arguments)
+            refuse_coroutine(answer)
+            return answer
+
+        return body
+
+    def _actor_ended(self, task: Task) -> None:
+        if self.database.abandon_of([task]):
+            self.trace.note("left its transaction open: it is rolled back")
+
+    def crash(self, task: Task) -> None:
+        """The process of this actor dies here and now: nothing of it is cleaned up."""
+        scheduler = task.scheduler
+        family = [other for other in scheduler.tasks if other.owner is task.owner]
+        for other in family:
+            scheduler.remove(other)
+        rolled_back = self.database.abandon_of(family)
+        self.trace.add(
+            "crash",
+            "CRASH",
+            detail="its transaction is rolled back" if rolled_back else "",
+            actor=task.owner.name,
+        )
+
+    def prepare(self, setup: Callable[..., Any] | None) -> None:
+        """Run `setup(cache, db)` off the record; every run starts from what it leaves."""
+        if setup is None:
+            return
+        scheduler = Scheduler(self.trace)
+        self.fresh(scheduler)
+        self.latency, latency = 0.0, self.latency
+        self.db._knobs.latency = 0.0
+        scheduler.on_end.append(self._actor_ended)
+        task = scheduler.spawn("setup", self._body(setup))
+        try:
+            scheduler.loop()
+        finally:
+            scheduler.close()
+            self.database.abandon_of(scheduler.tasks)
+            self.latency = latency
+        if isinstance(task.answer, BaseException):
+            raise task.answer
+        self.store.keep()
+        self.database.keep()
+        freshness = self.trace.freshness
+        self._known = (freshness._statements, freshness._keys)
+
+
+@contextmanager
+def open_world(
+    roots: Iterable[Any],
+    *,
+    size: Size = SMALL,
+    latency: float = 0.0,
+    capacity: int | None = None,
+    faults: Iterable[Fault] = (),
+    seed: int = 0,
+) -> Any:
+    """A new world with everything patched for the length of the block, and nothing after it."""
+    if current() is not None:
+        raise Refused("An actor cannot run a stage of its own: run it outside.")
+    if not 0 <= latency < 86_400:
+        raise ValueError(f"latency is a time in seconds from 0 to a day; this is {latency!r}.")
+    armed = tuple(faults)
+    for fault in armed:
+        if not isinstance(fault, Fault):
+            raise ValueError(
+                f"A fault is one of those in cachelab.stage.faults; this is {fault!r}."
+            )
+    world = World(size, latency, capacity, armed, seed=seed)
+    patches = Patches()
+    try:
+        patches.install(roots)
+        world.patches = patches
+        patches.seed(seed)
+        world.look(world.build)
+        yield world
+    finally:
+        world.patches = None
+        patches.remove()
+        if hasattr(world, "db"):
+            world.db._knobs.latency = 0.0  # looking at it takes no time
+            world.db._knobs.slots = None
+            world.cache.trace = world.db.trace = Trace()  # looking leaves no trace
+
+
+@contextmanager
+def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
+    """Stop an actor that computes for ever, after `seconds` of real time."""
+    if not 0 < seconds < 86_400:
+        raise ValueError(f"wall_limit is a time in seconds, above 0; this is {seconds!r}.")
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and hasattr(signal, "setitimer"):
+        yield from _by_signal(schedulers, seconds)
+    else:
+        yield from _by_watcher(schedulers, seconds)
+
+
+def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
+    rung = 0
+
+    def late(number: int, frame: Any) -> None:
+        nonlocal rung
+        rung += 1
+        scheduler = schedulers()
+        if scheduler is not None:
+            scheduler.overtime = True
+        here = getcurrent()
+        if type(here) is not Task or rung == 1:
+            return  # whoever comes to a switch point ends there
+        if rung < 20:
+            raise Overtime
+        # It catches whatever is raised: leave it where it is, for ever.
+        here.gone = True
+        here.scheduler.failure = Overtime()
+        here.refusals = 1_000
+        here.scheduler._go_away(here)
+
+    began = _monotonic()
+    old = signal.signal(signal.SIGALRM, late)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    if 0 < remaining < seconds:  # somebody outside is less patient
+        signal.setitimer(signal.ITIMER_REAL, remaining, 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        if remaining:
+            left = max(0.001, remaining - (_monotonic() - began))
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def _by_watcher(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
+    import ctypes
+
+    target, over = threading.get_ident(), threading.Event()
+    interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def watch() -> None:
+        if over.wait(seconds):
+            return
+        scheduler = schedulers()
+        beats = -1
+        while not over.is_set():
+            if scheduler is not None:
+                scheduler.overtime = True
+                if scheduler.running is not None and scheduler.beats == beats:
+                    interrupt(ctypes.c_ulong(target), ctypes.py_object(Overtime))
+                beats = scheduler.beats
+            over.wait(0.05)
+            scheduler = schedulers()
+
+    watcher = threading.Thread(target=watch, name="stage watcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        interrupt(ctypes.c_ulong(target), None)
+
+
+def run(
+    actors: Actors,
+    *,
+    seed: int = 0,
+    spread: float = 0.0,
+    latency: float = 0.0,
+    capacity: int | None = None,
+    setup: Callable[..., Any] | None = None,
+    faults: Iterable[Fault] = (),
+    crash: tuple[str, int] | None = None,
+    hop: float = 0.0,
+    limit_seconds: float = 30 * 86_400.0,
+    wall_limit: float = 10.0,
+    size: Size = SMALL,
+) -> StageTrace:
+    """Run the actors together on a virtual clock; the same seed gives the same trace.
+
+    `actors`: functions of `(cache, db)` or of nothing; or `(start_seconds, function)`; or `Actor`;
+    or a dict of them by name. Without a start of their own they arrive evenly over `spread`
+    seconds. `seed` 0 serves whoever came first; any other draws the order. `latency` seconds a
+    statement, `capacity` statements at once (None: any number), `hop` seconds a cache command.
+    `setup(cache, db)` runs first, off the record. `crash=("reader", 2)` stops that actor for ever
+    before its second operation. `limit_seconds` is virtual, `wall_limit` real.
+
+    Raises Stuck, with its `trace`, when the run cannot end; ValueError for bad arguments. What an
+    actor raises is its answer: the others go on.
+    """
+    cast_list = as_actors(actors, spread)
+    plays = [actor.play for actor in cast_list]
+    with open_world(
+        [*plays, setup], size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
+    ) as world:
+        with wall_clock(lambda: world.scheduler, wall_limit):
+            world.prepare(setup)
+            scheduler = Scheduler(
+                world.trace, limit=limit_seconds, wall_limit=wall_limit, seed=seed
+            )
+            world.fresh(scheduler)
+            scheduler.hop = round(hop * 1e9)
+            if crash is not None:
+                _arm_crash(world, scheduler, crash, cast_list)
+            return cast(StageTrace, world.play(cast_list, scheduler))
+
+
+def _arm_crash(
+    world: World, scheduler: Scheduler, crash: tuple[str, int], actors: Sequence[Actor]
+) -> None:
+    name, nth = crash
+    if name not in {actor.name for actor in actors} or not isinstance(nth, int) or nth < 1:
+        names = ", ".join(actor.name for actor in actors[:5])
+        raise ValueError(
+            f"crash is (actor, number of the operation before which it dies), with an actor among "
+            f"{names}; this is {crash!r}."
+        )
+    seen = 0
+    point = scheduler.point
+
+    def counting(task: Task, label: Label, gate: Any = None) -> None:
+        nonlocal seen
+        if task.owner.name == name and not task.gone:
+            seen += 1
+            if seen == nth:
+                world.crash(task)
+                scheduler._leave(task)
+        point(task, label, gate)
+
+    scheduler.point = counting  # type: ignore[method-assign]

@@ -1,0 +1,410 @@
+"""What answers do that no answer should, and that the stage is clean after it."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import datetime
+import gc
+import os
+import queue
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+from time import time as now
+
+import pytest
+
+from cachelab import stage
+from cachelab.stage import patches
+
+MODULE_LOCK = threading.Lock()
+
+
+def everything_that_may_be_patched():
+    return {
+        "time": [getattr(time, name) for name in dir(time)],
+        "threading": [getattr(threading, name) for name in dir(threading)],
+        "Thread": [getattr(threading.Thread, name) for name in ("start", "join", "is_alive")],
+        "queue": [getattr(queue, name) for name in dir(queue)],
+        "datetime": [datetime.datetime, datetime.date],
+        "os": [os.urandom, os._exit, os.abort, os.system, os.fork],
+        "random": [random._urandom],
+        "socket": [getattr(socket.socket, name) for name in ("connect", "send", "recv")],
+        "subprocess": [subprocess.run, subprocess.Popen.__init__],
+        "asyncio": [asyncio.run, asyncio.base_events.BaseEventLoop.run_forever],
+        "here": [sleep, now, MODULE_LOCK, datetime.datetime],
+        "rest": [gc.isenabled(), signal.getsignal(signal.SIGALRM)],
+        "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+    }
+
+
+def stand_ins_left():
+    """Every name in every loaded module that is bound to a stand-in."""
+    return [
+        (name, key)
+        for name, module in list(sys.modules.items())
+        if not name.startswith("cachelab.stage")
+        for key, value in list(getattr(module, "__dict__", {}).items())
+        if id(value) in patches._BACK
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_patched():
+    before = everything_that_may_be_patched()
+    yield
+    assert everything_that_may_be_patched() == before
+    assert stand_ins_left() == []
+    assert stage.run([good]).answers == {"good": "v"}  # the stage is clean for the next run
+
+
+def good(cache, db):
+    with MODULE_LOCK:
+        cache.set("k", "v")
+        return cache.get("k")
+
+
+def crowd(bad):
+    """800 actors, one of them bad."""
+    return [good] * 400 + [stage.Actor("bad", bad)] + [good] * 399
+
+
+def busy():
+    while True:
+        pass
+
+
+def stubborn():
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+def stubborn_to_the_end(cache, db):
+    while True:
+        try:
+            cache.get("k")
+            while True:
+                sleep(1)
+        except BaseException:
+            pass
+
+
+def polls(cache, db):
+    while cache.get("never") is None:
+        pass
+
+
+def polls_and_sleeps(cache, db):
+    while cache.get("never") is None:
+        sleep(3600)
+
+
+def waits_for_ever():
+    threading.Event().wait()
+
+
+def takes_twice():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def joins_the_waiting():
+    thread = threading.Thread(target=waits_for_ever)
+    thread.start()
+    thread.join()
+
+
+def writes_twice(cache, db):
+    with db.engine.begin() as one, db.engine.begin() as other:
+        one.exec_driver_sql("UPDATE users SET bio = 'x'")
+        other.exec_driver_sql("UPDATE users SET bio = 'y'")
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (busy, "bad did not come back within 0.5 s: a loop without"),
+        (stubborn, "bad did not come back within 0.5 s"),
+        (polls, "takes longer than 0.5 s of real time: .* the last by bad"),
+        (polls_and_sleeps, "Not finished after 720 h of virtual time: bad waits for the end of"),
+        (waits_for_ever, "Nobody can go on: bad waits for a notification.$"),
+        (takes_twice, "Nobody can go on: bad waits for a lock, held by bad"),
+        (joins_the_waiting, "bad waits for the end of bad/thread-1; bad/thread-1 waits for"),
+        (writes_twice, "bad waits for the database's writer, held by bad"),
+    ],
+)
+def test_an_actor_without_an_end_is_a_verdict_that_names_it(bad, said):
+    began = time.monotonic()
+    with pytest.raises(stage.Stuck, match=said) as stuck:
+        stage.run(
+            crowd(bad), wall_limit=10 if bad is polls_and_sleeps else 0.5 if bad in SHORT else 9
+        )
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(stuck.value)
+    assert isinstance(stuck.value.trace, stage.StageTrace)
+
+
+SHORT = (busy, stubborn, polls)
+
+
+def test_an_actor_that_catches_its_own_end_is_left_behind():
+    with pytest.raises(stage.Stuck, match="virtual time"):
+        stage.run([stubborn_to_the_end], limit_seconds=100)
+
+
+def raises(cache, db):
+    raise LookupError("no such thing")
+
+
+def leaves(cache, db):
+    sys.exit(3)
+
+
+def leaves_at_once(cache, db):
+    os._exit(4)
+
+
+def recurses(cache, db):
+    return recurses(cache, db)
+
+
+def not_implemented(cache, db):
+    raise NotImplementedError("05_cache_aside.read")
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (raises, LookupError),
+        (leaves, SystemExit),
+        (leaves_at_once, SystemExit),
+        (recurses, RecursionError),
+        (not_implemented, NotImplementedError),
+    ],
+)
+def test_what_one_actor_raises_is_its_answer_and_the_others_go_on(bad, kind):
+    trace = stage.run(crowd(bad))
+    assert isinstance(trace.answers["bad"], kind)
+    assert sum(answer == "v" for answer in trace.answers.values()) == 799
+    assert [event.actor for event in trace.of("error")] == ["bad"]
+
+
+def runs_asyncio():
+    async def nothing():
+        return 1
+
+    coroutine = nothing()
+    try:
+        asyncio.run(coroutine)
+    finally:
+        coroutine.close()
+
+
+async def is_async(cache, db):
+    return 1
+
+
+def connects():
+    socket.create_connection(("127.0.0.1", 9))
+
+
+def connects_by_hand():
+    with socket.socket() as line:
+        line.connect(("127.0.0.1", 9))
+
+
+def starts_a_process():
+    subprocess.run(["true"], check=True)
+
+
+def starts_a_process_by_hand():
+    os.system("true")
+
+
+def runs_a_stage():
+    stage.run([good])
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (runs_asyncio, "asyncio cannot run inside an actor"),
+        (is_async, "asyncio cannot run inside an actor"),
+        (connects, "network connection"),
+        (connects_by_hand, "network connection"),
+        (starts_a_process, "cannot start a process"),
+        (starts_a_process_by_hand, "cannot start a process"),
+        (runs_a_stage, "cannot run a stage of its own"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(bad, said):
+    refused = stage.run({"bad": bad}).answers["bad"]
+    assert isinstance(refused, stage.Refused)
+    assert said in str(refused)
+    assert "\n" not in str(refused)
+
+
+def test_a_transaction_that_is_left_open_is_rolled_back_with_a_note():
+    kept = []
+
+    def leaks(cache, db):
+        session = db.session()
+        kept.append(session)
+        session.execute(stage_update())
+        return "left"
+
+    def next_writer(cache, db):
+        db.update_user(1, bio="mine")
+
+    trace = stage.run({"leaks": leaks, "next": next_writer})
+    assert trace.answers == {"leaks": "left", "next": None}
+    assert [event.what for event in trace.of("note")] == [
+        "left its transaction open: it is rolled back"
+    ]
+    assert trace.world.db.user(1)["bio"] == "mine"
+    kept[0].close()
+
+
+def stage_update():
+    import sqlalchemy as sa
+
+    from cachelab.origin import User
+
+    return sa.update(User).where(User.id == 2).values(bio="leaked")
+
+
+def test_a_table_that_an_actor_drops_is_back_in_the_next_run():
+    def drops(cache, db):
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE users")
+
+    def reads(cache, db):
+        sleep(1)
+        return db.user(1)
+
+    trace = stage.run([drops, reads])
+    assert "no such table" in str(trace.answers["reads"])
+    assert stage.run([lambda c, d: d.user(1)["name"]]).answers["actor"] == "Alice"
+
+
+def test_a_ctrl_c_is_passed_on_and_leaves_nothing_patched():
+    def interrupted():
+        sleep(1)
+        signal.raise_signal(signal.SIGINT)
+        sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run([good, interrupted, good])
+
+
+def test_a_ctrl_c_while_the_stage_explores_is_passed_on_too():
+    def interrupted(cache, db):
+        cache.get("k")
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.explore([good, interrupted], lambda world: None)
+
+
+def test_other_threads_keep_the_real_time_while_a_stage_runs():
+    seen, over = [], threading.Event()
+
+    def heartbeat():
+        while not over.is_set():
+            seen.append((time.time(), datetime.datetime.now().timestamp(), type(threading.Lock())))
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=heartbeat)
+    thread.start()
+    began = time.time()
+    try:
+        for _ in range(3):
+            stage.run([lambda: time.sleep(10**6)] * 300)
+    finally:
+        over.set()
+        thread.join()
+    assert len(seen) > 3
+    for wall, local, lock in seen:
+        assert began - 1 < wall < began + 100
+        assert abs(wall - local) < 1
+        assert lock is type(_thread.allocate_lock())
+
+
+def test_a_stage_runs_in_a_thread_that_is_not_the_main_one():
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(stage.run, [good] * 20).result(30).answers) == 20
+        with pytest.raises(stage.Stuck, match="did not come back"):
+            pool.submit(stage.run, [good, busy], wall_limit=0.5).result(30)
+
+
+def test_a_busy_loop_ends_an_exploration_too():
+    def loops(cache, db):
+        cache.set("k", 1)
+        busy()
+
+    with pytest.raises(stage.Stuck, match="did not come back"):
+        stage.explore([loops, good], lambda world: None, wall_limit=0.5)
+
+
+def test_a_module_first_imported_by_an_actor_keeps_no_stand_in(tmp_path, monkeypatch):
+    (tmp_path / "freshly_imported.py").write_text(
+        "from time import sleep, time\nfrom threading import Lock\nfrom datetime import datetime\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def imports():
+        import freshly_imported
+
+        began = freshly_imported.time()
+        freshly_imported.sleep(60)
+        return freshly_imported.time() - began
+
+    assert stage.run({"a": imports}).answers["a"] == 60
+    module = sys.modules.pop("freshly_imported")
+    assert (module.sleep, module.time) == (time.sleep, time.time)
+    assert (module.Lock, module.datetime) == (threading.Lock, datetime.datetime)
+
+
+def test_defaults_attributes_and_closures_that_hold_a_clock_follow_the_virtual_one():
+    class Clocked:
+        clock = time.monotonic
+
+        def __init__(self, timer=time.time):
+            self.timer = timer
+            self.lock = threading.Lock()
+
+    def make():
+        rest, held = sleep, Clocked()
+
+        def actor(pause=sleep):
+            with held.lock:
+                began = (held.timer(), Clocked.clock(), now())
+                rest(10)
+                pause(10)
+                return [
+                    b - a
+                    for a, b in zip(began, (held.timer(), Clocked.clock(), now()), strict=True)
+                ]
+
+        return actor, held
+
+    actor, held = make()
+    trace = stage.run({"a": actor, "b": actor})
+    assert trace.answers == {"a": [20, 20, 20], "b": [20, 20, 20]}
+    assert trace.elapsed == 40
+    assert held.timer is time.time
+    assert actor.__defaults__ == (time.sleep,)
+    assert type(held.lock) is type(_thread.allocate_lock())
