@@ -126,10 +126,7 @@ class Trial:
         `answers` of the trace holds what each returned or raised; `world` the cache and database
         afterwards. `seconds` of real time; `options` go to the stage.
         """
-        try:
-            trace: StageTrace = self._staged(stage.run, actors, seconds=seconds, **options)
-        except stage.Stuck as stuck:
-            self.fail(str(stuck), trace=stuck.trace)
+        trace: StageTrace = self._staged(stage.run, actors, seconds=seconds, **options)
         return trace
 
     def every_order(
@@ -145,14 +142,16 @@ class Trial:
         The sentence that `invariant(world)` returns for a bad order becomes the verdict's, and that
         order its counter-example.
         """
-        found: Exploration = self._staged(stage.explore, actors, invariant, seconds=seconds, **options)
+        found: Exploration = self._staged(
+            stage.explore, actors, invariant, seconds=seconds, **options
+        )
         self.schedules += found.schedules
         if found.outcome != "passed":
             self._end(found.outcome, found.summary, trace=found.counterexample)
         return found
 
     def _staged(self, act: Callable[..., Any], *args: Any, seconds: float, **options: Any) -> Any:
-        """Call the stage under limits of our own; its errors are raised."""
+        """Call the stage under limits of our own; what gets stuck there ends the judging."""
         given = min(seconds, self._until - time.monotonic())
         if given <= 0.05:
             self.fail(f"All calls of {self._name} together took longer than {_all_seconds():g} s.")
@@ -160,7 +159,9 @@ class Trial:
         if ended.printed:
             self.printed.append(ended.printed)
         if isinstance(ended.error, stage.Stuck):
-            raise ended.error
+            self.fail(str(ended.error), trace=ended.error.trace)
+        if isinstance(ended.error, ValueError) and ended.where is None:
+            raise ended.error  # the judge asked the stage for something that makes no sense
         if ended.error is not None or ended.how != "returned":
             self.fail(ended.sentence(self._name))
         return ended.value
