@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -37,8 +38,14 @@ def wait_for_the_kernel(page: Page) -> None:
 
 
 def run_all(page: Page) -> None:
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    """Run > Run All Cells; again if JupyterLab, still starting, let the click pass unheard."""
+    for _ in range(6):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with contextlib.suppress(AssertionError):
+            expect(page.locator("#jp-main-statusbar")).to_contain_text("| Busy", timeout=5_000)
+            return
+    raise AssertionError("Run All Cells started nothing in six tries.")
 
 
 def code_cell(page: Page, text: str) -> Locator:
