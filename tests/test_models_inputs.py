@@ -1,0 +1,37 @@
+"""Tests of what the models share: events, draws and the walk from miss to miss."""
+
+import numpy as np
+import pytest
+
+from cachelab.models import inputs
+
+
+@pytest.mark.parametrize("pattern", inputs.ARRIVALS)
+def test_every_pattern_has_as_many_events_as_asked_at_the_rate_asked(pattern):
+    times = inputs.event_times(1, "test", 5.0, 20_001, pattern)
+    assert len(times) == 20_001
+    assert (np.diff(times) >= 0).all()
+    assert times[-1] == pytest.approx(20_001 / 5, rel=0.1)
+
+
+def test_a_longer_run_begins_with_the_draws_of_a_shorter_one():
+    short, long = inputs.uniforms(7, "test", 10), inputs.uniforms(7, "test", 1000)
+    assert (short == long[:10]).all()
+    assert (inputs.uniforms(8, "test", 10) != short).all()
+    assert (inputs.uniforms(7, "other", 10) != short).all()
+
+
+def test_kept_draws_cannot_be_overwritten():
+    for draws in (inputs.uniforms(7, "test", 10), inputs.exponentials(7, "test", 10)):
+        with pytest.raises(ValueError, match="read-only"):
+            draws[0] = 1
+
+
+def test_exponential_draws_have_mean_one():
+    assert abs(inputs.exponentials(3, "test", 100_000).mean() - 1) < 4.5 / 100_000**0.5
+
+
+def test_a_walk_follows_the_hops_and_always_ends():
+    assert inputs.walk(np.array([2, 9, 3, 5])).tolist() == [0, 2, 3]
+    times = np.array([1.0, 1.0, 2.0])
+    assert inputs.first_at_or_after(times, times).tolist() == [1, 2, 3]
