@@ -1,6 +1,7 @@
 """The stage: a learner's own code on a virtual clock, in every order that could happen.
 
-`run` plays actors once and gives the trace; `explore` plays every order and gives a verdict. An
+`run` plays actors once and gives the trace; `explore` plays every order and gives a verdict;
+`replay` plays one order that is given. An
 actor is ordinary synchronous code: redis-py, SQLAlchemy, time, threads. It is switched only at a
 cache command, a SQL statement, a commit or rollback, a sleep, and a wait for a lock; the Python
 between two of those is one step.
@@ -17,6 +18,7 @@ from cachelab.stage.faults import (
     Pause,
     SlowCommand,
 )
+from cachelab.stage.replay import Impossible, replay
 from cachelab.stage.scheduler import Refused, Stuck
 from cachelab.stage.search import Exploration, explore
 from cachelab.stage.world import Actor, StageTrace, World, run
@@ -27,6 +29,7 @@ __all__ = [
     "DropMessage",
     "Exploration",
     "Fault",
+    "Impossible",
     "KeyExpires",
     "LockExpires",
     "Pause",
@@ -36,5 +39,6 @@ __all__ = [
     "Stuck",
     "World",
     "explore",
+    "replay",
     "run",
 ]
