@@ -1,0 +1,588 @@
+"""Checks and hints of lab 10: five defences against a stampede, each in the case that breaks it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from cachelab.exercises.exercise import Exercise
+from cachelab.exercises.trial import Trial
+from cachelab.exercises.world import World
+from cachelab.limits import say_error
+from cachelab.stage import StageTrace
+from cachelab.verdict import short
+
+KEY, LOCK = "product:v1:1", "lock:product:v1:1"
+Read = Callable[[Any, Any], Any]
+
+# jitter --------------------------------------------------------------------------------------
+
+
+def judge_jitter(answer: Any, trial: Trial) -> None:
+    """Whole seconds, never above the bound nor far below it, and spread evenly."""
+    first = trial.call(answer, 3600)
+    trial.expect(
+        type(first) is int,
+        f"page_ttl(3600) gave {short(first)} (a {type(first).__name__}); whole seconds, an int,"
+        " were expected.",
+    )
+    draws = trial.call(lambda: [answer(3600) for _ in range(5_000)])
+    most, least = max(draws), min(draws)
+    trial.expect(
+        most <= 3600,
+        f"Of 5,000 TTLs for a page that may be 3600 s old, the longest was {most} s: {most - 3600}"
+        " s older than promised.",
+    )
+    trial.expect(
+        least >= 3060,
+        f"Of 5,000 TTLs for 3600 s, the shortest was {least} s; at least 85 %, 3060 s, was asked.",
+    )
+    busiest, count = Counter(draws).most_common(1)[0]
+    trial.expect(
+        count <= 40,
+        f"Of 5,000 TTLs for 3600 s, {count} were the same, {busiest} s: so many pages would expire"
+        " in one second.",
+    )
+    middle = sum(draws) / len(draws)
+    trial.expect(
+        3310 <= middle <= 3350,
+        f"5,000 TTLs for 3600 s were {middle:.0f} s on average; spread evenly it would be 3330 s.",
+    )
+    trial.expect(
+        least <= 3080 and most >= 3580,
+        f"5,000 TTLs for 3600 s lie between {least} and {most} s; the whole range from 3060 to 3600"
+        " s was to be used.",
+    )
+    for seconds in (1, 2, 7):
+        draws = trial.call(lambda wanted: [answer(wanted) for _ in range(200)], seconds)
+        trial.expect(
+            all(1 <= drawn <= seconds for drawn in draws),
+            f"For {seconds} s there was a TTL of {min(draws)} s; it has to be 1 to {seconds} s,"
+            " and EX 0 is an error.",
+        )
+
+
+# lock ----------------------------------------------------------------------------------------
+
+
+def judge_lock(answer: Any, trial: Trial) -> None:
+    """Owner, second look, release in every case; and at most one query in every order."""
+    tokens = [_plain_refill(answer, trial) for _ in range(2)]
+    trial.expect(
+        tokens[0] != tokens[1],
+        f"Two calls used the same token, {short(tokens[0])}: then anybody may take a lock for"
+        " theirs.",
+    )
+
+    world = trial.world()
+    world.put(LOCK, "somebody", seconds=20)
+    got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1))
+    trial.expect(
+        world.db.queries == 0, "Somebody else had the lock, and refill asked the database."
+    )
+    trial.expect(got is None, f"Somebody else had the lock: expected was None, not {short(got)}.")
+    trial.expect(
+        world.peek(LOCK) == "somebody",
+        f"Somebody else had the lock, and afterwards it held {short(world.peek(LOCK))}.",
+    )
+
+    world = trial.world()
+    copy = {"id": 1, "name": "filled meanwhile"}
+    world.put(KEY, json.dumps(copy), seconds=300)
+    got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1))
+    trial.expect(
+        world.db.queries == 0,
+        "Somebody had filled the key between the miss and the lock, and refill loaded it again:"
+        " look once more when you have the lock.",
+    )
+    trial.expect(got == copy, f"The copy in the cache was {short(copy)}; refill gave {short(got)}.")
+    _expect_no_lock(trial, world, "a copy was found")
+
+    world = trial.world()
+    world.on("query", lambda: world.put(LOCK, "somebody", seconds=20))
+    trial.call(answer, world.cache, KEY, lambda: world.db.product(1))
+    trial.expect(
+        world.peek(LOCK) == "somebody",
+        "The lock expired during the load and became somebody else's, and refill released it.",
+    )
+
+    world = trial.world()
+    world.break_database()
+    ended = trial.attempt(answer, world.cache, KEY, lambda: world.db.product(1))
+    trial.expect(
+        ended.error is not None,
+        f"The load failed, and refill returned {short(ended.value)}: the caller has to see it.",
+    )
+    _expect_no_lock(trial, world, "the load had failed")
+
+    def reader(cache: Any, db: Any) -> Any:
+        stored = cache.get(KEY)
+        if stored is not None:
+            return json.loads(stored)
+        return answer(cache, KEY, lambda: db.product(1)) or "nobody"
+
+    def one_query(world: Any) -> str | None:
+        asked = world.trace.queries
+        return None if asked == 1 else f"two readers together asked {asked} queries, not 1"
+
+    trial.every_order({"reader 1": reader, "reader 2": reader}, one_query)
+
+
+def _plain_refill(answer: Any, trial: Trial) -> Any:
+    """One refill of an empty key; the token that the lock held meanwhile."""
+    world = trial.world()
+    truth, seen = world.truth.product(1), []
+    world.on("query", lambda: seen.append((world.peek(LOCK), world.ttl(LOCK))))
+    got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1))
+    _expect_right(trial, got, truth, "With an empty cache, refill")
+    asked = world.db.queries
+    trial.expect(asked == 1, f"With an empty cache refill asked {asked} queries; one is enough.")
+    token, left = seen[0]
+    trial.expect(
+        token is not None,
+        f"While it loaded, nothing was stored under {LOCK}: nobody else would have waited.",
+    )
+    trial.expect(
+        left is not None, "The lock has no TTL: if its owner dies, the key stays locked for ever."
+    )
+    trial.expect(
+        25 <= (left or 0) <= 30, f"The lock lives {left:.0f} s; expected was a TTL of 30 s."
+    )
+    _expect_copy(trial, world, truth)
+    _expect_no_lock(trial, world, "refill had returned")
+    return token
+
+
+def _expect_copy(trial: Trial, world: World, truth: Any) -> None:
+    stored = world.peek(KEY)
+    trial.expect(stored is not None, f"Afterwards there is nothing under {KEY} in the cache.")
+    try:
+        same = json.loads(stored) == truth
+    except (TypeError, ValueError):
+        same = False
+    trial.expect(same, f"Under {KEY} is stored {short(stored)}, which is not the value as JSON.")
+    left = world.ttl(KEY)
+    trial.expect(left is not None, f"The copy under {KEY} has no TTL.")
+    trial.expect(
+        295 <= (left or 0) <= 300, f"The copy under {KEY} lives {left:g} s; expected was 300 s."
+    )
+
+
+def _expect_no_lock(trial: Trial, world: World, when: str) -> None:
+    held = world.peek(LOCK)
+    trial.expect(
+        held is None, f"After {when} the lock was still there: for 30 s nobody can fill the key."
+    )
+
+
+# wait ----------------------------------------------------------------------------------------
+
+
+def judge_wait(answer: Any, trial: Trial) -> None:
+    """One query, everybody served or told within the budget, and a dead holder is replaced."""
+    world = trial.world()
+    truth = world.truth.product(1)
+    for turn in ("first", "second"):
+        got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1), 5)
+        _expect_right(trial, got, truth, f"Alone, the {turn} read")
+    trial.expect(
+        world.db.queries == 1,
+        f"Two reads, one after the other, asked {world.db.queries} queries; expected was 1.",
+    )
+    _expect_copy(trial, world, truth)
+    _expect_no_lock(trial, world, "a read")
+
+    world = trial.world()
+    world.after_cache_command(1, lambda: world.put(KEY, json.dumps(truth), seconds=300))
+    got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1), 5)
+    trial.expect(
+        got == truth and world.db.queries == 0,
+        "Somebody filled the key between the first look and the lock, and it was loaded again: look"
+        " once more when you have the lock.",
+    )
+
+    run = _crowd(answer, trial, readers=40, budget=5, latency=1.0)
+    _expect_all_right(trial, run, "40 readers at once and a query of 1 s")
+    trial.expect(
+        run.queries == 1,
+        f"40 readers at once and a query of 1 s: {run.queries} queries; expected was 1.",
+        trace=run,
+    )
+    longest = max(waited for _, waited in run.answers.values())
+    trial.expect(
+        longest <= 1.6,
+        f"The copy was there after 1 s, but somebody waited {longest:.2g} s for it; look at least"
+        " twice a second.",
+        trace=run,
+    )
+    looks = sum(event.kind in ("hit", "miss") for event in run) / 40
+    trial.expect(
+        looks <= 25,
+        f"In one second each reader looked {looks:.0f} times into the cache; 20 are enough.",
+        trace=run,
+    )
+
+    run = _crowd(answer, trial, readers=40, budget=2, latency=8.0)
+    trial.expect(
+        run.queries == 1,
+        f"40 readers with a budget of 2 s and a query of 8 s: {run.queries} queries; only the one"
+        " with the lock may ask.",
+        trace=run,
+    )
+    given_up = [got for got in run.answers.values() if isinstance(got[0], BaseException)]
+    served = len(run.answers) - len(given_up)
+    trial.expect(
+        served == 1 and all(isinstance(error, TimeoutError) for error, _ in given_up),
+        "With a budget of 2 s and a query of 8 s, 39 readers should get a TimeoutError; got were"
+        f" {_counted(run)}.",
+        trace=run,
+    )
+    earliest, latest = min(w for _, w in given_up), max(w for _, w in given_up)
+    trial.expect(
+        earliest >= 1.9 and latest <= 2.6,
+        f"With a budget of 2 s readers gave up after {earliest:.2g} to {latest:.2g} s.",
+        trace=run,
+    )
+
+    def died(cache: Any, db: Any) -> None:
+        cache.set(LOCK, "of a process that died", ex=2)
+
+    run = _crowd(answer, trial, readers=5, budget=8, latency=1.0, setup=died)
+    _expect_all_right(
+        trial, run, "The lock of a process that died ended after 2 s, the budget is 8 s"
+    )
+    trial.expect(
+        run.queries == 1,
+        f"After the lock of a dead process had ended, five readers asked {run.queries} queries;"
+        " expected was 1.",
+        trace=run,
+    )
+
+
+def _crowd(
+    answer: Any, trial: Trial, *, readers: int, budget: float, latency: float, setup: Any = None
+) -> StageTrace:
+    """Readers at once; each answers (value or error, seconds waited)."""
+
+    def reader(cache: Any, db: Any) -> Any:
+        return _timed(lambda: answer(cache, KEY, lambda: db.product(1), budget))
+
+    return trial.play([reader] * readers, latency=latency, setup=setup, limit_seconds=600)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.monotonic()
+    try:
+        got = call()
+    except Exception as error:
+        got = error
+    return got, time.monotonic() - began
+
+
+def _counted(run: StageTrace) -> str:
+    kinds = Counter(type(_first(got)).__name__ for got in run.answers.values())
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _first(got: Any) -> Any:
+    return got[0] if isinstance(got, tuple) else got
+
+
+def _expect_all_right(trial: Trial, run: StageTrace, when: str) -> None:
+    truth = run.world.db.product(1)
+    for got in map(_first, run.answers.values()):
+        if isinstance(got, BaseException):
+            trial.fail(f"{when}: a reader got {say_error(got)}.", trace=run)
+        trial.expect(
+            got == truth, f"{when}: a reader got {short(got)}, not {short(truth)}.", trace=run
+        )
+
+
+# swr -----------------------------------------------------------------------------------------
+
+
+def judge_swr(answer: Any, trial: Trial) -> None:
+    """Fresh, stale and renewed by one, gone: what each reader gets, and how long it waits."""
+    world = trial.world()
+    truth = world.truth.product(1)
+    got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1), lambda call: call())
+    _expect_right(trial, got, truth, "With an empty cache, a read")
+
+    def later(call: Callable[[], Any]) -> None:
+        threading.Thread(target=call).start()
+
+    def read(cache: Any, db: Any) -> Any:
+        return _timed(lambda: answer(cache, KEY, lambda: db.product(1), later))
+
+    def sale(cache: Any, db: Any) -> None:
+        db.update_product(1, price_cents=1)
+
+    many = {f"stale {number}": (63.0, read) for number in range(1, 31)}
+    run = trial.play(
+        {
+            "cold": (0.0, read),
+            "fresh": (50.0, read),
+            "sale": (55.0, sale),
+            **many,
+            "renewed": (70.0, read),
+            "gone": (2_000.0, read),
+        },
+        latency=1.0,
+    )
+    old, new = truth, run.world.db.product(1)
+    asked = [event.at - event.took for event in run.of("query")]
+
+    def expect(condition: Any, said: str) -> None:
+        trial.expect(condition, said, trace=run)
+
+    for name, got in run.answers.items():
+        error = _first(got)
+        if isinstance(error, BaseException):
+            trial.fail(f"The reader {name!r} got {say_error(error)}.", trace=run)
+    expect(
+        run.answers["cold"][0] == old and asked and asked[0] < 1,
+        f"The first reader, in an empty cache, got {short(run.answers['cold'][0])}.",
+    )
+    early = sum(2 < at < 60 for at in asked)
+    expect(early == 0, "50 s after the fill, while the copy was fresh, the database was asked.")
+    expect(
+        run.answers["fresh"][0] == old and run.answers["fresh"][1] == 0,
+        f"50 s after the fill a reader got {short(run.answers['fresh'][0])} after"
+        f" {run.answers['fresh'][1]:g} s; the copy, at once, was expected.",
+    )
+    crowd = [got for name, got in run.answers.items() if name.startswith("stale")]
+    waited = max(seconds for _, seconds in crowd)
+    expect(
+        waited == 0,
+        f"63 s after the first read the copy was old, and a reader waited {waited:g} s; nobody is"
+        " to wait in the window.",
+    )
+    renewals = sum(60 < at < 66 for at in asked)
+    expect(
+        renewals > 0,
+        "63 s after the first read 30 readers saw a copy that was no longer fresh, and nobody had"
+        " it renewed.",
+    )
+    expect(
+        renewals == 1,
+        f"30 readers saw a copy that was no longer fresh: {renewals} renewals; one is enough.",
+    )
+    values = [got for got, _ in crowd if got != old]
+    expect(
+        not values,
+        f"In the window a reader got {short(values[0] if values else None)}, not the old copy.",
+    )
+    got, waited = run.answers["renewed"]
+    expect(
+        got == new and waited == 0,
+        f"7 s after the renewal had begun a reader got {short(got)} after {waited:g} s; expected"
+        f" was the new row, {short(new)}, at once.",
+    )
+    last = [at for at in asked if at >= 1_990]
+    expect(
+        run.answers["gone"] == (new, 1.0) and len(last) == 1,
+        "2,000 s after the first read there was still a copy; it may be served for 60 + 600 s.",
+    )
+    _swr_ends(trial, read)
+
+
+def _swr_ends(trial: Trial, read: Read) -> None:
+    """The window is as long as it was asked, and a renewal that died is tried again."""
+    run = trial.play({"cold": (0.0, read), "late": (640.0, read)}, latency=1.0)
+    waited = run.answers["late"][1]
+    trial.expect(
+        waited == 0,
+        f"640 s after the first read, within 60 + 600 s, a reader waited {waited:g} s.",
+        trace=run,
+    )
+    run = trial.play({"cold": (0.0, read), "too late": (663.0, read)}, latency=1.0)
+    trial.expect(
+        run.answers["too late"][1] == 1,
+        "663 s after the first read a copy was served that was more than 60 + 600 s old.",
+        trace=run,
+    )
+    crashed = {"cold": (0.0, read), "dies": (70.0, read), "next": (120.0, read)}
+    run = trial.play(
+        {**crashed, "last": (125.0, read)},
+        latency=1.0,
+        crash=("dies", _steps_to_query(trial, read)),
+    )
+    asked = sum(event.at > 100 for event in run.of("query"))
+    trial.expect(
+        asked == 1,
+        "The process that renewed died, and 50 s later nobody else had tried: what keeps others"
+        " from renewing needs a TTL of 30 s.",
+        trace=run,
+    )
+
+
+def _steps_to_query(trial: Trial, read: Read) -> int:
+    """At which of its operations a reader in the window sends its query."""
+    run = trial.play({"cold": (0.0, read), "dies": (70.0, read)}, latency=1.0)
+    mine = [event for event in run if event.actor.startswith("dies")]
+    before = [event.kind for event in mine].index("query")
+    return before + 1
+
+
+# early ---------------------------------------------------------------------------------------
+
+# The bounds below are 4.5 standard deviations wide: one right answer in 100,000 would miss them.
+KEYS = 150
+
+
+def judge_early(answer: Any, trial: Trial) -> None:
+    """The chance to renew, counted over many keys, at four distances from the expiry."""
+    world = trial.world()
+    truth = world.truth.product(1)
+    for turn in ("first", "second"):
+        got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1), 1000, 1.0)
+        _expect_right(trial, got, truth, f"The {turn} read")
+    trial.expect(
+        world.db.queries == 1,
+        f"Two reads of a fresh key asked {world.db.queries} queries; expected was 1.",
+    )
+    left = world.ttl(KEY)
+    trial.expect(
+        left is not None and 999 <= left <= 1000,
+        f"With ttl=1000 the copy lives {'for ever' if left is None else f'{left:g} s'}.",
+    )
+
+    _expect_renewals(answer, trial, left=50, beta=1, low=0, high=0)
+    _expect_renewals(answer, trial, left=2, beta=1, low=29, high=82)  # one load's time: 36.8 %
+    _expect_renewals(answer, trial, left=10, beta=1, low=0, high=7)  # five: 0.67 %
+    _expect_renewals(answer, trial, left=6, beta=3, low=29, high=82)  # beta counts like time
+
+
+def _expect_renewals(
+    answer: Any, trial: Trial, *, left: float, beta: float, low: int, high: int
+) -> None:
+    """Of KEYS keys, loaded in 2 s, how many a read renews with `left` seconds to live."""
+
+    def read(number: int) -> Read:
+        key = f"product:v1:{number}"
+        return lambda cache, db: answer(cache, key, lambda: db.product(1), 100, beta)
+
+    actors: dict[str, Any] = {}
+    for number in range(KEYS):
+        actors[f"fill {number}"] = (0.0, read(number))
+        actors[f"read {number}"] = (102.0 - left, read(number))
+    run = trial.play(actors, latency=2.0, seed=7, seconds=4.0)
+    truth = run.world.db.product(1)
+    for got in run.answers.values():
+        if isinstance(got, BaseException):
+            trial.fail(f"With {left:g} s to live a read got {say_error(got)}.", trace=run)
+        trial.expect(got == truth, f"A read gave {short(got)}, not {short(truth)}.", trace=run)
+    renewals = run.queries - KEYS
+    wanted = f"{low}" if low == high else f"{low} to {high}"
+    trial.expect(
+        low <= renewals <= high,
+        f"The load takes 2 s, beta is {beta:g}: with {left:g} s to live {renewals} of {KEYS} reads"
+        f" renewed the copy; expected were {wanted}.",
+        trace=run[-40:],
+    )
+    if renewals:
+        kept = sum(run.world.cache.ttl(f"product:v1:{number}") > 90 for number in range(KEYS))
+        trial.expect(
+            kept == renewals,
+            f"{renewals} reads renewed, but only {kept} copies have a new life of 100 s.",
+            trace=run[-40:],
+        )
+
+
+# What several of them expect -----------------------------------------------------------------
+
+
+def _expect_right(trial: Trial, got: Any, truth: Any, who: str) -> None:
+    shown = short(got)
+    trial.expect(
+        type(got) is dict, f"{who} gave {shown} (a {type(got).__name__}); expected was a dict."
+    )
+    trial.expect(got == truth, f"{who} gave {shown}; the right answer is {short(truth)}.")
+
+
+EXERCISES = [
+    Exercise(
+        id="10_stampede.jitter",
+        title="Jitter that keeps the bound",
+        function="page_ttl",
+        signature="page_ttl(seconds)",
+        minutes=6,
+        hints=(
+            "Which is the longest TTL that keeps the promise? From there, only downwards.",
+            "`random.random()` is between 0 and 1; so `seconds * 0.15 * random.random()` is what"
+            " comes off. Think of small numbers too.",
+            "`max(1, int(seconds - seconds * 0.15 * random.random()))`.",
+        ),
+        judge=judge_jitter,
+    ),
+    Exercise(
+        id="10_stampede.lock",
+        title="A lock with an owner",
+        function="refill",
+        signature="refill(cache, key, load)",
+        minutes=10,
+        hints=(
+            "Four steps: take the lock or return None; look once more; load and store; release in"
+            " `finally`.",
+            "A token: `uuid.uuid4().hex`. Taking: `cache.set(lock, token, nx=True, ex=30)` is true"
+            " for one caller only. The second look stands after it.",
+            "After taking: `try:` with `stored = cache.get(key)`, return it decoded if it is there,"
+            " else load, `cache.set(key, json.dumps(value), ex=300)`, return; `finally:"
+            " cache.eval(RELEASE, 1, lock, token)`.",
+        ),
+        judge=judge_lock,
+    ),
+    Exercise(
+        id="10_stampede.wait",
+        title="Wait, but not for ever",
+        function="read_patiently",
+        signature="read_patiently(cache, key, load, budget)",
+        minutes=12,
+        hints=(
+            "A loop: look; try the lock; if it is not yours, is there time left? If so, nap.",
+            "`deadline = time.monotonic() + budget` before the loop. In it, in this order: GET, SET"
+            " NX, `if time.monotonic() >= deadline: raise TimeoutError`, `time.sleep(0.1)`.",
+            "`while (stored := cache.get(key)) is None:`, and inside: with the lock, load, store,"
+            " release with RELEASE and return; without it, check the deadline and nap 0.1 s. After"
+            " the loop `return json.loads(stored)`.",
+        ),
+        judge=judge_wait,
+    ),
+    Exercise(
+        id="10_stampede.swr",
+        title="Serve the old copy meanwhile",
+        function="read_swr",
+        signature="read_swr(cache, key, load, later)",
+        minutes=12,
+        hints=(
+            "The copy must stay in the cache for 660 s. How can a reader tell whether it is older"
+            " than 60?",
+            "`cache.pttl(key)` is what is left in milliseconds: at most 600,000 means no longer"
+            ' fresh. `cache.set(f"renew:{key}", "1", nx=True, ex=30)` is true for one reader.',
+            "An inner `def fill():` loads, stores with `ex=660`, deletes the flag and returns the"
+            " value. Nothing stored: `return fill()`. Old and flag taken: `later(fill)`. Then"
+            " return the stored value.",
+        ),
+        judge=judge_swr,
+    ),
+    Exercise(
+        id="10_stampede.early",
+        title="Renew before it expires",
+        function="read_early",
+        signature="read_early(cache, key, load, ttl, beta)",
+        minutes=10,
+        hints=(
+            "What is stored is more than the value: the time of the load goes with it.",
+            'Store `json.dumps({"value": value, "took": took})`, with `took` from two calls of'
+            " `time.monotonic()` around the load. `cache.pttl(key) / 1000` is the time left.",
+            'A hit returns `copy["value"]` if `left > copy["took"] * beta *'
+            " -math.log(1 - random.random())`; otherwise go on as after a miss: load, store and"
+            " return.",
+        ),
+        judge=judge_early,
+    ),
+]

@@ -1,0 +1,621 @@
+"""Answers to lab 10, wrong and right, as learners write them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import random
+import time
+import uuid
+
+import redis
+
+from answers import Wrong
+
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+# jitter --------------------------------------------------------------------------------------
+
+
+def no_jitter(seconds):
+    return seconds
+
+
+def added(seconds):
+    return seconds + int(random.random() * seconds * 0.15)
+
+
+def around_the_middle(seconds):
+    return int(seconds * random.uniform(0.925, 1.075))
+
+
+def a_float(seconds):
+    return seconds * random.uniform(0.85, 1)
+
+
+def always_the_same_draw(seconds):
+    draw = random.Random(42)
+    return int(seconds - seconds * 0.15 * draw.random())
+
+
+def whole_minutes(seconds):
+    return max(1, seconds - 60 * random.randrange(int(seconds * 0.15) // 60 + 1))
+
+
+def any_life_at_all(seconds):
+    return random.randint(1, seconds)
+
+
+def zero_for_small(seconds):
+    return int(seconds - seconds * 0.15 * random.random())
+
+
+def half_of_the_range(seconds):
+    return max(1, int(seconds - seconds * 0.075 * random.random()))
+
+
+def the_shorter_of_two(seconds):
+    return max(1, int(seconds - seconds * 0.15 * max(random.random(), random.random())))
+
+
+def by_randint(seconds):
+    return random.randint(max(1, math.ceil(seconds * 0.85)), seconds)
+
+
+def by_uniform(seconds):
+    return max(1, math.floor(random.uniform(0.85, 1.0) * seconds))
+
+
+# lock ----------------------------------------------------------------------------------------
+
+
+def value_one_and_plain_delete(cache, key, load):
+    if not cache.set(f"lock:{key}", "1", nx=True, ex=30):
+        return None
+    try:
+        stored = cache.get(key)
+        if stored is not None:
+            return json.loads(stored)
+        value = load()
+        cache.set(key, json.dumps(value), ex=300)
+        return value
+    finally:
+        cache.delete(f"lock:{key}")
+
+
+def plain_delete(cache, key, load):
+    return _refill(cache, key, load, release=lambda lock, token: cache.delete(lock))
+
+
+def no_second_look(cache, key, load):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    try:
+        value = load()
+        cache.set(key, json.dumps(value), ex=300)
+        return value
+    finally:
+        cache.eval(RELEASE, 1, lock, token)
+
+
+def lock_without_ttl(cache, key, load):
+    return _refill(cache, key, load, ex=None)
+
+
+def lock_of_five_seconds(cache, key, load):
+    return _refill(cache, key, load, ex=5)
+
+
+def not_released_after_an_error(cache, key, load):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    stored = cache.get(key)
+    if stored is None:
+        stored = json.dumps(load())
+        cache.set(key, stored, ex=300)
+    cache.eval(RELEASE, 1, lock, token)
+    return json.loads(stored)
+
+
+def not_released_after_a_hit(cache, key, load):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    try:
+        value = load()
+        cache.set(key, json.dumps(value), ex=300)
+        return value
+    finally:
+        cache.eval(RELEASE, 1, lock, token)
+
+
+def never_released(cache, key, load):
+    return _refill(cache, key, load, release=lambda lock, token: None)
+
+
+def helps_itself(cache, key, load):
+    got = _refill(cache, key, load)
+    return load() if got is None else got
+
+
+def no_lock_at_all(cache, key, load):
+    value = load()
+    cache.set(key, json.dumps(value), ex=300)
+    return value
+
+
+def takes_the_lock_by_force(cache, key, load):
+    lock = f"lock:{key}"
+    if cache.delete(lock):
+        return None
+    return _refill(cache, key, load)
+
+
+def one_token_for_all(cache, key, load):
+    return _refill(cache, key, load, token="mine")
+
+
+def forgets_to_store(cache, key, load):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    try:
+        stored = cache.get(key)
+        return json.loads(stored) if stored is not None else load()
+    finally:
+        cache.eval(RELEASE, 1, lock, token)
+
+
+def hides_the_error(cache, key, load):
+    try:
+        return _refill(cache, key, load)
+    except Exception:
+        return None
+
+
+def by_redis_pys_own_lock(cache, key, load):
+    lock = cache.lock(f"lock:{key}", timeout=30, blocking=False)
+    if not lock.acquire():
+        return None
+    try:
+        stored = cache.get(key)
+        if stored is None:
+            stored = json.dumps(load())
+            cache.set(key, stored, ex=300)
+        return json.loads(stored)
+    finally:
+        with contextlib.suppress(redis.exceptions.LockNotOwnedError):
+            lock.release()
+
+
+def by_a_watched_delete(cache, key, load):
+    def release(lock, token):
+        with cache.pipeline() as pipe:
+            try:
+                pipe.watch(lock)
+                if pipe.get(lock) == token:
+                    pipe.multi()
+                    pipe.delete(lock)
+                    pipe.execute()
+            except redis.WatchError:
+                pass
+
+    return _refill(cache, key, load, release=release)
+
+
+def _refill(cache, key, load, *, ex=30, token=None, release=None):
+    lock, token = f"lock:{key}", token or uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=ex):
+        return None
+    try:
+        stored = cache.get(key)
+        if stored is not None:
+            return json.loads(stored)
+        value = load()
+        cache.set(key, json.dumps(value), ex=300)
+        return value
+    finally:
+        if release is None:
+            cache.eval(RELEASE, 1, lock, token)
+        else:
+            release(lock, token)
+
+
+# wait ----------------------------------------------------------------------------------------
+
+
+def _patient(cache, key, load, budget, *, nap=0.1, after=None, again=True, look=True):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    deadline, tried = time.monotonic() + budget, False
+    while (stored := cache.get(key)) is None:
+        if (again or not tried) and cache.set(lock, token, nx=True, ex=30):
+            try:
+                stored = cache.get(key) if look else None
+                if stored is None:
+                    stored = json.dumps(load())
+                    cache.set(key, stored, ex=300)
+                return json.loads(stored)
+            finally:
+                cache.eval(RELEASE, 1, lock, token)
+        tried = True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            if after is not None:
+                return after()
+            raise TimeoutError("too late")
+        time.sleep(min(left, nap))
+    return json.loads(stored)
+
+
+def as_the_article_has_it(cache, key, load, budget):
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    got = _refill(cache, key, load)
+    if got is not None:
+        return got
+    time.sleep(0.1)
+    stored = cache.get(key)
+    return load() if stored is None else json.loads(stored)
+
+
+def then_helps_itself(cache, key, load, budget):
+    return _patient(cache, key, load, budget, after=load)
+
+
+def then_gives_none(cache, key, load, budget):
+    return _patient(cache, key, load, budget, after=lambda: None)
+
+
+def waits_for_ever(cache, key, load, budget):
+    return _patient(cache, key, load, 60)
+
+
+def sleeps_through_the_budget(cache, key, load, budget):
+    return _patient(cache, key, load, budget, nap=budget)
+
+
+def asks_all_the_time(cache, key, load, budget):
+    return _patient(cache, key, load, budget, nap=0.01)
+
+
+def never_naps(cache, key, load, budget):
+    return _patient(cache, key, load, budget, nap=0)
+
+
+def tries_the_lock_once(cache, key, load, budget):
+    return _patient(cache, key, load, budget, again=False)
+
+
+def looks_only_once(cache, key, load, budget):
+    return _patient(cache, key, load, budget, look=False)
+
+
+def gives_up_at_once(cache, key, load, budget):
+    return _patient(cache, key, load, 0)
+
+
+def everybody_has_to_get_the_lock(cache, key, load, budget):
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    lock = cache.lock(f"lock:{key}", timeout=30, blocking_timeout=budget, sleep=0.1)
+    if not lock.acquire():
+        raise TimeoutError(key)
+    try:
+        stored = cache.get(key)
+        if stored is None:
+            stored = json.dumps(load())
+            cache.set(key, stored, ex=300)
+        return json.loads(stored)
+    finally:
+        lock.release()
+
+
+def by_redis_pys_lock_without_waiting(cache, key, load, budget):
+    deadline = time.monotonic() + budget
+    while (stored := cache.get(key)) is None:
+        got = by_redis_pys_own_lock(cache, key, load)
+        if got is not None:
+            return got
+        if time.monotonic() >= deadline:
+            raise TimeoutError(key)
+        time.sleep(min(0.2, max(0.01, deadline - time.monotonic())))
+    return json.loads(stored)
+
+
+def with_a_back_off(cache, key, load, budget):
+    deadline, nap = time.time() + budget, 0.05
+    while True:
+        stored = cache.get(key)
+        if stored is not None:
+            return json.loads(stored)
+        got = _refill(cache, key, load)
+        if got is not None:
+            return got
+        left = deadline - time.time()
+        if left <= 0:
+            raise TimeoutError
+        time.sleep(min(left, nap))
+        nap = min(0.4, nap * 1.5)
+
+
+# swr -----------------------------------------------------------------------------------------
+
+
+def _swr(cache, key, load, later, *, keep=660, fresh=600, flag=30, clear=True, extend=True):
+    def fill():
+        value = load()
+        cache.set(key, json.dumps(value), ex=keep)
+        if clear:
+            cache.delete(f"renew:{key}")
+        return value
+
+    stored, left = cache.get(key), cache.pttl(key)
+    if stored is None:
+        return fill()
+    if left <= fresh * 1000 and cache.set(f"renew:{key}", "1", nx=True, ex=flag):
+        later(fill)
+    return json.loads(stored)
+
+
+def everybody_renews(cache, key, load, later):
+    def fill():
+        value = load()
+        cache.set(key, json.dumps(value), ex=660)
+        return value
+
+    stored, left = cache.get(key), cache.pttl(key)
+    if stored is None:
+        return fill()
+    if left <= 600_000:
+        later(fill)
+    return json.loads(stored)
+
+
+def renews_itself_and_waits(cache, key, load, later):
+    return _swr(cache, key, load, lambda call: call())
+
+
+def renews_on_every_hit(cache, key, load, later):
+    return _swr(cache, key, load, later, fresh=660)
+
+
+def never_renews(cache, key, load, later):
+    return _swr(cache, key, load, later, fresh=0)
+
+
+def flag_without_ttl(cache, key, load, later):
+    return _swr(cache, key, load, later, flag=None)
+
+
+def window_of_a_day(cache, key, load, later):
+    return _swr(cache, key, load, later, keep=86_460, fresh=86_400)
+
+
+def window_too_short(cache, key, load, later):
+    return _swr(cache, key, load, later, keep=600, fresh=540)
+
+
+def keeps_no_longer_than_660_when_renewed(cache, key, load, later):
+    def fill():
+        value = load()
+        cache.set(key, json.dumps(value), keepttl=True)
+        return value
+
+    stored, left = cache.get(key), cache.pttl(key)
+    if stored is None:
+        value = load()
+        cache.set(key, json.dumps(value), ex=720)
+        return value
+    if left <= 660_000 and cache.set(f"renew:{key}", "1", nx=True, ex=30):
+        later(fill)
+    return json.loads(stored)
+
+
+def with_a_time_stamp(cache, key, load, later):
+    def fill():
+        value = load()
+        entry = {"value": value, "fresh_until": time.time() + 60}
+        cache.set(f"soft:{key}", json.dumps(entry), px=660_000)
+        return value
+
+    stored = cache.get(f"soft:{key}")
+    if stored is None:
+        return fill()
+    entry = json.loads(stored)
+    if time.time() >= entry["fresh_until"] and cache.set(f"{key}:busy", "1", nx=True, px=30_000):
+        later(fill)
+    return entry["value"]
+
+
+def with_a_second_key_and_a_pipeline(cache, key, load, later):
+    def fill():
+        value = load()
+        with cache.pipeline() as pipe:
+            pipe.set(key, json.dumps(value), ex=660)
+            pipe.set(f"fresh:{key}", "1", ex=60)
+            pipe.execute()
+        return value
+
+    stored, fresh = cache.mget(key, f"fresh:{key}")
+    if stored is None:
+        return fill()
+    if fresh is None and cache.set(f"renewing:{key}", uuid.uuid4().hex, nx=True, ex=30):
+        later(fill)
+    return json.loads(stored)
+
+
+# early ---------------------------------------------------------------------------------------
+
+
+def _early(cache, key, load, ttl, beta, chance):
+    """`chance(left, took, beta)`: whether to renew."""
+    stored, left = cache.get(key), cache.pttl(key) / 1000
+    if stored is not None:
+        copy = json.loads(stored)
+        if not chance(left, copy["took"], beta):
+            return copy["value"]
+    began = time.monotonic()
+    value = load()
+    took = time.monotonic() - began
+    cache.set(key, json.dumps({"value": value, "took": took}), ex=ttl)
+    return value
+
+
+def never_early(cache, key, load, ttl, beta):
+    return _early(cache, key, load, ttl, beta, lambda left, took, beta: False)
+
+
+def wrong_sign(cache, key, load, ttl, beta):
+    return _early(
+        cache, key, load, ttl, beta, lambda left, took, b: left > took * b * -math.log(_draw())
+    )
+
+
+def forgets_beta(cache, key, load, ttl, beta):
+    return _early(
+        cache, key, load, ttl, beta, lambda left, took, b: left <= took * -math.log(_draw())
+    )
+
+
+def a_fixed_window(cache, key, load, ttl, beta):
+    return _early(cache, key, load, ttl, beta, lambda left, took, b: left <= 5)
+
+
+def decimal_logarithm(cache, key, load, ttl, beta):
+    return _early(
+        cache, key, load, ttl, beta, lambda left, took, b: left <= took * b * -math.log10(_draw())
+    )
+
+
+def forgets_the_time_of_the_load(cache, key, load, ttl, beta):
+    return _early(cache, key, load, ttl, beta, lambda left, took, b: left <= b * -math.log(_draw()))
+
+
+def does_not_store_what_it_renewed(cache, key, load, ttl, beta):
+    stored, left = cache.get(key), cache.pttl(key) / 1000
+    if stored is not None:
+        copy = json.loads(stored)
+        if left > copy["took"] * beta * -math.log(_draw()):
+            return copy["value"]
+        return load()
+    began = time.monotonic()
+    value = load()
+    took = time.monotonic() - began
+    cache.set(key, json.dumps({"value": value, "took": took}), ex=ttl)
+    return value
+
+
+def gives_the_entry(cache, key, load, ttl, beta):
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    value = load()
+    cache.set(key, json.dumps({"value": value, "took": 1}), ex=ttl)
+    return value
+
+
+def _draw():
+    return 1 - random.random()
+
+
+def by_the_probability(cache, key, load, ttl, beta):
+    def renew(left, took, beta):
+        return took > 0 and random.random() < math.exp(-left / (took * beta))
+
+    return _early(cache, key, load, ttl, beta, renew)
+
+
+def with_the_expiry_in_the_entry(cache, key, load, ttl, beta):
+    stored = cache.get(key)
+    if stored is not None:
+        value, took, expiry = json.loads(stored)
+        if time.time() + took * beta * random.expovariate(1) < expiry:
+            return value
+    began = time.time()
+    value = load()
+    cache.set(key, json.dumps([value, time.time() - began, time.time() + ttl]), ex=ttl)
+    return value
+
+
+WRONG = {
+    "10_stampede.jitter": [
+        Wrong("no jitter", no_jitter, "5000 were the same, 3600 s"),
+        Wrong("added", added, "older than promised"),
+        Wrong("around the middle", around_the_middle, "for a page that may be 3600 s old"),
+        Wrong("a float", a_float, "(a float)"),
+        Wrong("always the same draw", always_the_same_draw, "5000 were the same, 3254 s"),
+        Wrong("whole minutes", whole_minutes, "would expire in one second"),
+        Wrong("any life at all", any_life_at_all, "at least 85 %"),
+        Wrong("0 for a small TTL", zero_for_small, "EX 0 is an error"),
+        Wrong("half of the range", half_of_the_range, "were 346"),
+        Wrong("the shorter of two", the_shorter_of_two, "on average; spread evenly"),
+    ],
+    "10_stampede.lock": [
+        Wrong("value 1, plain delete", value_one_and_plain_delete, "used the same token, '1'"),
+        Wrong("plain delete", plain_delete, "became somebody else's, and refill released it"),
+        Wrong("no second look", no_second_look, "look once more when you have the lock"),
+        Wrong("a lock without TTL", lock_without_ttl, "The lock has no TTL"),
+        Wrong("a lock of 5 s", lock_of_five_seconds, "The lock lives 5 s"),
+        Wrong("not released after an error", not_released_after_an_error, "the load had failed"),
+        Wrong("not released after a hit", not_released_after_a_hit, "a copy was found"),
+        Wrong("never released", never_released, "refill had returned"),
+        Wrong("helps itself", helps_itself, "and refill asked the database"),
+        Wrong("no lock at all", no_lock_at_all, "nothing was stored under lock:product:v1:1"),
+        Wrong("takes it by force", takes_the_lock_by_force, "afterwards it held None"),
+        Wrong("one token for all", one_token_for_all, "used the same token, 'mine'"),
+        Wrong("forgets to store", forgets_to_store, "there is nothing under product:v1:1"),
+        Wrong("hides the error", hides_the_error, "The load failed, and refill returned None"),
+    ],
+    "10_stampede.wait": [
+        Wrong("the article's", as_the_article_has_it, "a query of 1 s: 40 queries"),
+        Wrong("helps itself in the end", then_helps_itself, "query of 8 s: 40 queries"),
+        Wrong("gives None", then_gives_none, "got were 39 NoneType, 1 dict"),
+        Wrong("waits for ever", waits_for_ever, "got were 40 dict"),
+        Wrong("sleeps through the budget", sleeps_through_the_budget, "somebody waited 5 s"),
+        Wrong("everybody needs the lock", everybody_has_to_get_the_lock, "somebody waited 4.9 s"),
+        Wrong("asks all the time", asks_all_the_time, "20 are enough"),
+        Wrong("never naps", never_naps, "."),
+        Wrong("tries the lock once", tries_the_lock_once, "TimeoutError"),
+        Wrong("no second look", looks_only_once, "look once more"),
+        Wrong("gives up at once", gives_up_at_once, "a reader got TimeoutError"),
+    ],
+    "10_stampede.swr": [
+        Wrong("everybody renews", everybody_renews, "30 renewals; one is enough"),
+        Wrong("waits for the renewal", renews_itself_and_waits, "nobody is to wait"),
+        Wrong("renews on every hit", renews_on_every_hit, "while the copy was fresh"),
+        Wrong("never renews", never_renews, "had it renewed"),
+        Wrong("a flag without TTL", flag_without_ttl, "needs a TTL of 30 s"),
+        Wrong("a window of a day", window_of_a_day, "there was still a copy"),
+        Wrong("a window too short", window_too_short, "640 s after the first read"),
+        Wrong("60 s too long", keeps_no_longer_than_660_when_renewed, "more than 60 + 600 s old"),
+    ],
+    "10_stampede.early": [
+        Wrong("never early", never_early, "with 2 s to live 0 of 150"),
+        Wrong("wrong sign", wrong_sign, "asked 2 queries"),
+        Wrong("forgets beta", forgets_beta, "beta is 3"),
+        Wrong("a fixed window", a_fixed_window, "with 2 s to live 150 of 150"),
+        Wrong("decimal logarithm", decimal_logarithm, "expected were 29 to 82"),
+        Wrong("forgets the time of the load", forgets_the_time_of_the_load, "with 2 s to live"),
+        Wrong("does not store", does_not_store_what_it_renewed, "have a new life"),
+        Wrong("gives the entry", gives_the_entry, "The second read gave {'value'"),
+    ],
+}
+
+RIGHT = {
+    "10_stampede.jitter": [by_randint, by_uniform],
+    "10_stampede.lock": [by_redis_pys_own_lock, by_a_watched_delete],
+    "10_stampede.wait": [by_redis_pys_lock_without_waiting, with_a_back_off],
+    "10_stampede.swr": [with_a_time_stamp, with_a_second_key_and_a_pipeline],
+    "10_stampede.early": [by_the_probability, with_the_expiry_in_the_entry],
+}
