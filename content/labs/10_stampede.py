@@ -109,8 +109,9 @@ cachelab.check("10_stampede.lock", refill)
 #
 # The whole read. A copy is returned at once. Otherwise one reader, with the lock, loads; the others
 # look again every now and then, and after `budget` seconds they give up with a `TimeoutError`. They
-# never load without the lock, and whoever gets it looks once more. A holder may have died: its lock ends by itself, and then one of those
-# who wait should take over. Do not ask more often than 20 times a second, nor less than twice.
+# never load without the lock, and whoever gets it looks once more. A holder may have died: its lock
+# ends by itself, and then one of those who wait should take over. Do not ask more often than 20
+# times a second, nor less than twice.
 
 
 # %% exercise="10_stampede.wait"

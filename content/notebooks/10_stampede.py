@@ -236,9 +236,9 @@ run = stage.run(four(articles_lock), latency=8)
 cachelab.lanes(run, by="time")
 
 # %% [markdown]
-# In the lanes, the long lines that end in a diamond are queries, and two run at once. The first lock ran out in the middle
-# of A's query, so B got in. At 8 s A *deleted the lock, which was B's by then*, so C got in as
-# well. A lock that does not know its owner is freed by anybody.
+# In the lanes, the long lines that end in a diamond are queries, and two run at once. The first lock
+# ran out in the middle of A's query, so B got in. At 8 s A *deleted the lock, which was B's by then*,
+# so C got in as well. A lock that does not know its owner is freed by anybody.
 #
 # ## Third defence: a token, a second look, a budget
 #
