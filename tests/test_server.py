@@ -801,6 +801,18 @@ def test_a_killed_fakeredis_is_an_error_and_comes_back_empty_behind_the_same_poo
         server.pause()
 
 
+@pytest.mark.parametrize(
+    ("command", "time"), [("SETEX", 60), ("PSETEX", 60_000)], ids=["SETEX", "PSETEX"]
+)
+def test_a_copy_of_fakeredis_lives_to_the_millisecond(
+    monkeypatch: pytest.MonkeyPatch, command: str, time: int
+) -> None:
+    client = servers.fake().client()
+    monkeypatch.setattr("time.time", lambda: 1_000_000.999)
+    client.execute_command(command, "k", time, "v")
+    assert client.pttl("k") == 60_000
+
+
 def test_a_thousand_readers_of_fakeredis_see_no_error() -> None:
     client = servers.fake().client()
     client.set("a", 1)

@@ -408,3 +408,29 @@ def test_defaults_attributes_and_closures_that_hold_a_clock_follow_the_virtual_o
     assert held.timer is time.time
     assert actor.__defaults__ == (time.sleep,)
     assert type(held.lock) is type(_thread.allocate_lock())
+
+
+FIRST_RUN_INSIDE_A_FENCE = """
+import os
+from cachelab import limits, stage
+
+def asks(cache, db):
+    return cache.get("k")
+
+def leaves_at_once(cache, db):
+    os._exit(4)
+
+assert limits.run(stage.run, [asks]).how == "returned"
+answers = stage.run({"bad": leaves_at_once, "good": asks}).answers
+print(type(answers["bad"]).__name__)
+"""
+
+
+def test_a_stage_that_first_ran_inside_a_fence_still_catches_an_exit():
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_RUN_INSIDE_A_FENCE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "SystemExit"), done.stderr

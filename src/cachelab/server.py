@@ -470,9 +470,9 @@ def _new_fake() -> Any:
 
 
 def _fake_connection_class() -> type:
-    from fakeredis import FakeRedisConnection
+    from cachelab.fake import ExactConnection
 
-    class FakeConnection(FakeRedisConnection):
+    class FakeConnection(ExactConnection):
         """A connection that finds the new server after a restart, as a socket's address does."""
 
         def __init__(self, *, fake: _Fake, **options: Any) -> None:

@@ -290,6 +290,9 @@ for _owner, _names, _why in (
 
 _NEVER = {"_thread", "greenlet", "threading", "builtins", "sys", "_time"}
 _OWN = ("cachelab.stage", "cachelab.trace", "greenlet", "faulthandler")
+# Looked through each time: what they hold may be somebody else's stand-in just now, as when the
+# first run of all is inside `limits.run`, which puts its own `os._exit` in place.
+_HOMES = {"os", "time", "datetime", "uuid", "queue", "subprocess"}
 _scanned: dict[str, tuple[Any, list[tuple[dict[str, Any], str, Any]]]] = {}
 
 
@@ -297,7 +300,7 @@ def _places() -> Iterator[tuple[dict[str, Any], str, Any]]:
     """Where in all loaded modules one of the originals is bound to a name."""
     for name, module in list(sys.modules.items()):
         known = _scanned.get(name)
-        if known is None or known[0] is not module:
+        if known is None or known[0] is not module or name in _HOMES:
             found = []
             if (
                 type(module) is types.ModuleType

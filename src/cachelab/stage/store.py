@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from fakeredis import FakeServer
-from fakeredis._clients._sync import FakeRedisConnection
 from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError
-from fakeredis._socket import FakeSocket
 from fakeredis._socket._resp import extract_command
 
 from cachelab.client import Cache
+from cachelab.fake import ExactConnection, ExactSocket
 from cachelab.keyspace import commands, key_positions
 from cachelab.stage.scheduler import Label, current
 
@@ -96,7 +95,7 @@ class _Ordered(dict[Any, None]):
         return iter(list(self.keys()))
 
 
-class _Socket(FakeSocket):
+class _Socket(ExactSocket):
     """A socket of fakeredis that can answer a command at once, without a queue between."""
 
     def direct(self, fields: list[bytes]) -> Any:
@@ -116,7 +115,7 @@ class _Socket(FakeSocket):
         return self._decode_result(result)
 
 
-class StageConnection(FakeRedisConnection):
+class StageConnection(ExactConnection):
     """What pipelines and subscribers send over: each write is one switch point."""
 
     world: World
