@@ -408,6 +408,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("transaction"), KEYS),
 )
 PROGRAM = st.lists(OPERATIONS, min_size=1, max_size=2)
+MOST_ORDERS = 500  # beyond it a case is passed over: the full search would take too long
 
 
 def play(program, name, lock):
@@ -465,11 +466,13 @@ def outcomes(programs, **how):
         state = (world.cache.mget("a", "b"), [world.db.user(n)["bio"] for n in (1, 2)])
         ends.add(repr((state, sorted(world.answers.items()))))
 
-    verdict = stage.explore(actors, look, limit=3_000, **how)
+    verdict = stage.explore(actors, look, limit=MOST_ORDERS, **how)
     return ends, verdict
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
 @given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from([0, 0, 1]))
 def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, crashes):
     full, all_of_them = outcomes(programs, prune=False, crashes=crashes, allow_errors=True)
