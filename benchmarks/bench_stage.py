@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 
 from cachelab import origin, server, stage
 from cachelab.client import Cache
+from cachelab.patterns import cache_aside
 from cachelab.trace import Trace
 
 READERS, QUERY = 800, 8.0
@@ -21,13 +21,8 @@ LIVE_READERS = 200  # a real database connection each: as many as a laptop has f
 
 
 def reader(cache: Any, db: Any) -> Any:
-    """Naive cache-aside."""
-    found = cache.get("user:1")
-    if found is not None:
-        return json.loads(found)
-    row = db.user(1)
-    cache.set("user:1", json.dumps(row), ex=300)
-    return row
+    """Cache-aside, unprotected."""
+    return cache_aside.read(cache, "user:1", lambda: db.user(1), 300)
 
 
 def five_reads_and_writes(cache: Any, db: Any) -> Any:

@@ -307,6 +307,13 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """An endless answer is stopped after 0.3 s, not 2: there are hundreds of them."""
+    monkeypatch.setattr("cachelab.exercises.trial.SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
 @every
 @pytest.mark.parametrize("answer", HOSTILE, ids=name_of)
 def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, answer, capsys):
@@ -324,9 +331,11 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
 
 
 @every
-def test_after_a_hostile_answer_the_next_check_still_works(exercise):
-    for answer in (catches_everything, asks_the_shell_to_leave, drops_the_table):
-        check(exercise.id, answer)
+def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):
+    with monkeypatch.context() as hurried:
+        hurried.setattr("cachelab.exercises.trial.SECONDS", 0.3)
+        for answer in (catches_everything, asks_the_shell_to_leave, drops_the_table):
+            check(exercise.id, answer)
     assert check(exercise.id, right(exercise.id)[0]).outcome == "passed"
 
 

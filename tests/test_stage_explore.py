@@ -9,6 +9,7 @@ import time
 
 import pytest
 import sqlalchemy as sa
+from actors import delete_after_commit, reader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,20 +18,6 @@ from cachelab.origin import User
 from cachelab.stage.search import _Step, fewest_switches, orders_of, switches
 
 STALE = "The cache keeps an old value after everybody has finished."
-
-
-def reader(cache, db):
-    found = cache.get("user:1")
-    if found is not None:
-        return json.loads(found)
-    row = db.user(1)
-    cache.set("user:1", json.dumps(row), ex=300)
-    return row
-
-
-def delete_after_commit(cache, db):
-    db.update_user(1, email="new@example.org")
-    cache.delete("user:1")
 
 
 def delete_before_commit(cache, db):
@@ -470,9 +457,7 @@ def outcomes(programs, **how):
     return ends, verdict
 
 
-@settings(
-    max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from([0, 0, 1]))
 def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, crashes):
     full, all_of_them = outcomes(programs, prune=False, crashes=crashes, allow_errors=True)

@@ -5,24 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from actors import delete_after_commit as writer
+from actors import reader
 
 from cachelab import stage
 from cachelab.stage.replay import Impossible, replay
-
-
-def reader(cache, db):
-    found = cache.get("user:1")
-    if found is not None:
-        return json.loads(found)
-    row = db.user(1)
-    cache.set("user:1", json.dumps(row), ex=300)
-    return row
-
-
-def writer(cache, db):
-    db.update_user(1, email="new@example.org")
-    cache.delete("user:1")
-
 
 ACTORS = {"reader": reader, "writer": writer}
 BAD = ["reader GET", "reader SELECT", "writer UPDATE", "writer DEL", "reader SET"]

@@ -16,6 +16,7 @@ from time import monotonic, sleep
 import pytest
 import redis
 import sqlalchemy as sa
+from actors import reader as read_user
 from sqlalchemy.orm import Session
 
 from cachelab import stage
@@ -24,16 +25,6 @@ from cachelab.origin import User
 GLOBAL_LOCK = threading.Lock()
 GLOBAL_QUEUE: queue.Queue[str] = queue.Queue()
 GLOBAL_POOL = ThreadPoolExecutor(2)
-
-
-def read_user(cache, db):
-    """Cache-aside, as everybody writes it first."""
-    found = cache.get("user:1")
-    if found is not None:
-        return json.loads(found)
-    row = db.user(1)
-    cache.set("user:1", json.dumps(row), ex=300)
-    return row
 
 
 def read_user_with_a_hopeful_lock(cache, db):

@@ -83,7 +83,7 @@ class Trial:
         """What has happened in the newest world."""
         return self.worlds[-1].trace if self.worlds else None
 
-    def call(self, answer: Any, *args: Any, seconds: float = SECONDS, **options: Any) -> Any:
+    def call(self, answer: Any, *args: Any, seconds: float | None = None, **options: Any) -> Any:
         """The value of `answer(*args, **options)`; ends the judging when there is none.
 
         So it does for an exception, an endless loop, `exit()` and the like. Threads that the
@@ -95,11 +95,14 @@ class Trial:
             self.fail(_gone(table) if table else ended.sentence(self._name))
         return ended.value
 
-    def attempt(self, answer: Any, *args: Any, seconds: float = SECONDS, **options: Any) -> Ended:
+    def attempt(
+        self, answer: Any, *args: Any, seconds: float | None = None, **options: Any
+    ) -> Ended:
         """How `answer(*args, **options)` ended: `.error` is what it raised, or None; `.value`.
 
         As `call`, for a judge that may want to see an exception.
         """
+        seconds = SECONDS if seconds is None else seconds
         given = min(seconds, self._until - time.monotonic())
         if given > 0.05:
             ended = run(answer, *args, seconds=given, **options)
@@ -120,13 +123,14 @@ class Trial:
             self.fail(f"{self._name} returned a coroutine; write it with `def`, not `async def`.")
         return ended
 
-    def play(self, actors: Actors, *, seconds: float = SECONDS, **options: Any) -> StageTrace:
+    def play(self, actors: Actors, *, seconds: float | None = None, **options: Any) -> StageTrace:
         """Run actors on the stage, as `stage.run` does; ends the judging if they get stuck.
 
         `answers` of the trace holds what each returned or raised; `world` the cache and database
         afterwards. `seconds` of real time; `options` go to the stage.
         """
-        trace: StageTrace = self._staged(stage.run, actors, seconds=seconds, **options)
+        given = SECONDS if seconds is None else seconds
+        trace: StageTrace = self._staged(stage.run, actors, seconds=given, **options)
         return trace
 
     def every_order(
