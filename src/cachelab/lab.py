@@ -45,6 +45,11 @@ class Lab:
     def __repr__(self) -> str:
         return f"cache: {self.server} | origin: {self.db.name}"
 
+    @property
+    def folder(self) -> Path:
+        """A private temp folder, gone with the kernel."""
+        return self._guard.folder
+
     def client(self, **options: Any) -> Cache:
         """Another client of the same cache; `options` go to redis-py's connections."""
         pool = self.server.connection_pool(**options)

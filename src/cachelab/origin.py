@@ -316,6 +316,10 @@ class Origin:
         """How many reads this database has been sent, by anybody, since the Lab began."""
         return self._knobs.queries
 
+    def count_elsewhere(self, queries: int) -> None:
+        """Add the reads that other processes of this Lab sent to the same database."""
+        self._knobs.queries += queries
+
     @property
     def writes(self) -> int:
         """How many statements that change rows it has been sent."""

@@ -175,11 +175,12 @@ class Unpluggable(BlockingConnectionPool):
         return super().get_connection(*args, **options)
 
 
-def _pool(
+def pool(
     connection_class: type,
     options: Mapping[str, Any],
-    pool: type[BlockingConnectionPool] = BlockingConnectionPool,
+    pool_class: type[BlockingConnectionPool] = BlockingConnectionPool,
 ) -> BlockingConnectionPool:
+    """A pool for 1,000 readers, which says within milliseconds that nobody answers."""
     settings: dict[str, Any] = {
         "max_connections": POOL_SIZE,
         "timeout": POOL_WAIT_SECONDS,
@@ -192,7 +193,7 @@ def _pool(
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         **options,
     }
-    return pool(connection_class=connection_class, **settings)
+    return pool_class(connection_class=connection_class, **settings)
 
 
 # Servers --------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ class OurServer(Server):
 
     def connection_pool(self, **overrides: Any) -> BlockingConnectionPool:
         kind = UnixConnection if "path" in self.address else TcpConnection
-        return _pool(kind, {**self.address, **overrides})
+        return pool(kind, {**self.address, **overrides})
 
     def kill(self) -> None:
         self._guard.kill(self.pid)
@@ -352,7 +353,8 @@ class OurServer(Server):
         with contextlib.closing(self.client(max_connections=1, socket_timeout=1.0)) as client:
             while True:
                 with contextlib.suppress(redis.RedisError):
-                    if client.info("server").get("process_id") == self.pid:
+                    # While it reads its append-only file it answers INFO and refuses PING.
+                    if client.info("server").get("process_id") == self.pid and client.ping():
                         return
                 code = self._guard.returncode(self.pid)
                 if code is not None or time.monotonic() > deadline:
@@ -395,11 +397,13 @@ class ForeignServer(Server):
     def client(self, **overrides: Any) -> redis.Redis:
         return redis.Redis.from_pool(self._open(BlockingConnectionPool, **overrides))
 
-    def _open(self, pool: type[BlockingConnectionPool], **overrides: Any) -> BlockingConnectionPool:
+    def _open(
+        self, pool_class: type[BlockingConnectionPool], **overrides: Any
+    ) -> BlockingConnectionPool:
         options = parse_url(self.url)
         kind = PATIENT[options.pop("connection_class", Connection)]
         connect = {"socket_connect_timeout": FOREIGN_CONNECT_SECONDS}
-        return _pool(kind, {**connect, **options, **overrides}, pool)
+        return pool(kind, {**connect, **options, **overrides}, pool_class)
 
     def kill(self) -> None:
         """Pull the plug on our side only: the server is not ours, and others use it."""
@@ -441,7 +445,7 @@ class FakeRedisServer(Server):
         return False
 
     def connection_pool(self, **overrides: Any) -> BlockingConnectionPool:
-        return _pool(_fake_connection_class(), {"fake": self._fake, **overrides})
+        return pool(_fake_connection_class(), {"fake": self._fake, **overrides})
 
     def kill(self) -> None:
         self._fake.server.connected = False

@@ -254,7 +254,7 @@ def _in_processes(lab: Lab, reader: Reader, readers: int, processes: int, over: 
         events = [Event(**event) for report in reports for event in report["events"]]
         events = [replace(event, at=event.at + shift) for event in events]
         lab.trace.events.extend(sorted(events, key=lambda event: event.at))
-    lab.db._knobs.queries += trace.queries
+    lab.db.count_elsewhere(trace.queries)
     together = Burst(readers, processes, trace=trace)
     for report in reports:
         together.answers += report["answers"]
@@ -283,7 +283,7 @@ def _luggage(lab: Lab, reader: Reader) -> dict[str, Any]:
 @contextlib.contextmanager
 def _folder(lab: Lab) -> Iterator[Path]:
     """A folder for the slots and for last words, inside the Lab's own."""
-    folder = Path(tempfile.mkdtemp(prefix="burst-", dir=lab._guard.folder))
+    folder = Path(tempfile.mkdtemp(prefix="burst-", dir=lab.folder))
     try:
         yield folder
     finally:
@@ -444,7 +444,7 @@ def _cache(luggage: dict[str, Any], trace: Trace) -> Cache:
     options = luggage["connection"]
     tcp = servers.TlsConnection if luggage["tls"] else servers.TcpConnection
     kind = servers.UnixConnection if "path" in options else tcp
-    pool: BlockingConnectionPool = servers._pool(kind, options)
+    pool: BlockingConnectionPool = servers.pool(kind, options)
     prefix = luggage["prefix"]
     return Cache(
         connection_pool=pool,
