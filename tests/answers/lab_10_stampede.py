@@ -62,6 +62,10 @@ def the_shorter_of_two(seconds):
     return max(1, int(seconds - seconds * 0.15 * max(random.random(), random.random())))
 
 
+def mean_of_two_draws(seconds):
+    return max(1, int(seconds * (1 - 0.15 * (random.random() + random.random()) / 2)))
+
+
 def by_randint(seconds):
     return random.randint(max(1, math.ceil(seconds * 0.85)), seconds)
 
@@ -182,6 +186,21 @@ def hides_the_error(cache, key, load):
         return None
 
 
+def looks_at_the_token_and_then_deletes(cache, key, load):
+    def release(lock, token):
+        if cache.get(lock) == token:
+            cache.delete(lock)
+
+    return _refill(cache, key, load, release=release)
+
+
+def lock_and_ttl_in_two_steps(cache, key, load):
+    def take(lock, token):
+        return cache.setnx(lock, token) and cache.expire(lock, 30)
+
+    return _refill(cache, key, load, take=take)
+
+
 def by_redis_pys_own_lock(cache, key, load):
     lock = cache.lock(f"lock:{key}", timeout=30, blocking=False)
     if not lock.acquire():
@@ -212,9 +231,9 @@ def by_a_watched_delete(cache, key, load):
     return _refill(cache, key, load, release=release)
 
 
-def _refill(cache, key, load, *, ex=30, token=None, release=None):
+def _refill(cache, key, load, *, ex=30, token=None, take=None, release=None):
     lock, token = f"lock:{key}", token or uuid.uuid4().hex
-    if not cache.set(lock, token, nx=True, ex=ex):
+    if not (take(lock, token) if take else cache.set(lock, token, nx=True, ex=ex)):
         return None
     try:
         stored = cache.get(key)
@@ -233,11 +252,11 @@ def _refill(cache, key, load, *, ex=30, token=None, release=None):
 # wait ----------------------------------------------------------------------------------------
 
 
-def _patient(cache, key, load, budget, *, nap=0.1, after=None, again=True, look=True):
+def _patient(cache, key, load, budget, *, nap=0.1, after=None, again=True, look=True, ex=30):
     lock, token = f"lock:{key}", uuid.uuid4().hex
     deadline, tried = time.monotonic() + budget, False
     while (stored := cache.get(key)) is None:
-        if (again or not tried) and cache.set(lock, token, nx=True, ex=30):
+        if (again or not tried) and cache.set(lock, token, nx=True, ex=ex):
             try:
                 stored = cache.get(key) if look else None
                 if stored is None:
@@ -274,6 +293,14 @@ def then_helps_itself(cache, key, load, budget):
 
 def then_gives_none(cache, key, load, budget):
     return _patient(cache, key, load, budget, after=lambda: None)
+
+
+def hands_over_the_error(cache, key, load, budget):
+    return _patient(cache, key, load, budget, after=lambda: TimeoutError("too late"))
+
+
+def lock_as_long_as_the_budget(cache, key, load, budget):
+    return _patient(cache, key, load, budget, ex=budget)
 
 
 def waits_for_ever(cache, key, load, budget):
@@ -559,11 +586,14 @@ WRONG = {
         Wrong("any life at all", any_life_at_all, "at least 85 %"),
         Wrong("0 for a small TTL", zero_for_small, "EX 0 is an error"),
         Wrong("half of the range", half_of_the_range, "were 346"),
+        Wrong("the mean of two draws", mean_of_two_draws, "spread evenly it would be a third"),
         Wrong("the shorter of two", the_shorter_of_two, "on average; spread evenly"),
     ],
     "10_stampede.lock": [
         Wrong("value 1, plain delete", value_one_and_plain_delete, "used the same token, '1'"),
         Wrong("plain delete", plain_delete, "became somebody else's, and refill released it"),
+        Wrong("look, then delete", looks_at_the_token_and_then_deletes, "delete in one step"),
+        Wrong("lock, then TTL", lock_and_ttl_in_two_steps, "Between two commands the lock had no"),
         Wrong("no second look", no_second_look, "look once more when you have the lock"),
         Wrong("a lock without TTL", lock_without_ttl, "The lock has no TTL"),
         Wrong("a lock of 5 s", lock_of_five_seconds, "The lock lives 5 s"),
@@ -581,6 +611,8 @@ WRONG = {
         Wrong("the article's", as_the_article_has_it, "a query of 1 s: 40 queries"),
         Wrong("helps itself in the end", then_helps_itself, "query of 8 s: 40 queries"),
         Wrong("gives None", then_gives_none, "got were 39 NoneType, 1 dict"),
+        Wrong("hands over the error", hands_over_the_error, "as a value; raise it"),
+        Wrong("a lock as long as the budget", lock_as_long_as_the_budget, "The lock lives 5 s"),
         Wrong("waits for ever", waits_for_ever, "got were 40 dict"),
         Wrong("sleeps through the budget", sleeps_through_the_budget, "somebody waited 5 s"),
         Wrong("everybody needs the lock", everybody_has_to_get_the_lock, "somebody waited 4.9 s"),

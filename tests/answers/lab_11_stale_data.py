@@ -184,6 +184,18 @@ def does_not_say(cache, key, row):
     _put(cache, key, row)
 
 
+def version_in_a_key_of_its_own(cache, key, row):
+    script = """
+    local kept = redis.call('GET', KEYS[2])
+    if kept and tonumber(kept) >= tonumber(ARGV[2]) then return 0 end
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', 300)
+    redis.call('SET', KEYS[2], ARGV[2], 'EX', 300)
+    return 1
+    """
+    text = json.dumps(row)
+    return bool(cache.eval(script, 2, key, f"{key}:version", text, row["version"]))
+
+
 def watches(cache, key, row):
     with cache.pipeline() as pipe:
         while True:
@@ -203,6 +215,10 @@ def watches(cache, key, row):
 def with_a_registered_script(cache, key, row):
     script = cache.register_script(SCRIPT)
     return script(keys=[key], args=[json.dumps(row), row["version"]]) == 1
+
+
+def as_lua_tells_it(cache, key, row):
+    return cache.eval(SCRIPT, 1, key, json.dumps(row), row["version"])
 
 
 # lease ---------------------------------------------------------------------------------------
@@ -354,6 +370,10 @@ def money_from_the_copy(cache, db, user_id, permission):
     return _may(cache, db, user_id, permission, money=False)
 
 
+def knows_one_kind_of_money(cache, db, user_id, permission):
+    return _may(cache, db, user_id, permission, money=permission == "orders:refund")
+
+
 def prolonged_by_each_check(cache, db, user_id, permission):
     return _may(cache, db, user_id, permission, sliding=True)
 
@@ -478,6 +498,7 @@ WRONG = {
         Wrong("the same version", takes_the_same_version, "another row of version 10"),
         Wrong("no TTL", put_without_ttl, "has no TTL"),
         Wrong("does not say", does_not_say, "gave None"),
+        Wrong("a key for the version", version_in_a_key_of_its_own, "could not be stored again"),
     ],
     "11_stale_data.lease": [
         Wrong("no lease", plain_cache_aside, "No lease was taken"),
@@ -495,6 +516,7 @@ WRONG = {
     "11_stale_data.permission": [
         Wrong("a minute for all", a_minute_for_all, "lives 60 s; the budget is 10 s"),
         Wrong("money from the copy", money_from_the_copy, "his next refund went through"),
+        Wrong("one kind of money", knows_one_kind_of_money, "Bruno was given orders:cancel"),
         Wrong("a check prolongs it", prolonged_by_each_check, "12 s later he was still let"),
         Wrong("no cache", never_from_the_cache, "checks of Bruno asked 3 queries"),
         Wrong("empty is nothing", an_empty_list_is_nothing, "may do nothing, asked 3 queries"),
@@ -509,7 +531,7 @@ WRONG = {
 RIGHT = {
     "11_stale_data.twice": [in_small_letters, found_by_the_stage],
     "11_stale_data.flag": [the_second_is_the_late_one, second_reads_before_the_fill],
-    "11_stale_data.versioned": [watches, with_a_registered_script],
+    "11_stale_data.versioned": [watches, with_a_registered_script, as_lua_tells_it],
     "11_stale_data.lease": [lease_with_watch, lease_and_look_in_one_script],
     "11_stale_data.permission": [a_shorter_ttl, fills_from_each_query],
 }

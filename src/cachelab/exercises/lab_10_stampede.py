@@ -57,6 +57,13 @@ def judge_jitter(answer: Any, trial: Trial) -> None:
         f"5,000 TTLs for 3600 s lie between {least} and {most} s; the whole range from 3060 to 3600"
         " s was to be used.",
     )
+    for third in range(3):
+        share = sum(3060 + 180 * third <= drawn < 3240 + 180 * third for drawn in draws) / 5_000
+        trial.expect(
+            0.27 <= share <= 0.4,
+            f"Of 5,000 TTLs for 3600 s, {share:.0%} lie from {3060 + 180 * third} to"
+            f" {3240 + 180 * third} s; spread evenly it would be a third.",
+        )
     for seconds in (1, 2, 7):
         draws = trial.call(lambda wanted: [answer(wanted) for _ in range(200)], seconds)
         trial.expect(
@@ -110,6 +117,8 @@ def judge_lock(answer: Any, trial: Trial) -> None:
         "The lock expired during the load and became somebody else's, and refill released it.",
     )
 
+    _whenever_the_lock_is_lost(answer, trial)
+
     world = trial.world()
     world.break_database()
     ended = trial.attempt(answer, world.cache, KEY, lambda: world.db.product(1))
@@ -132,6 +141,37 @@ def judge_lock(answer: Any, trial: Trial) -> None:
     trial.every_order({"reader 1": reader, "reader 2": reader}, one_query)
 
 
+def _whenever_the_lock_is_lost(answer: Any, trial: Trial) -> None:
+    """After each cache command in turn, the lock expires and becomes somebody else's."""
+    commands = 1
+    number = 0
+    while number < min(commands, 12):
+        number += 1
+        world = trial.world()
+        lost: list[float | None] = []
+
+        def lose(world: World = world, lost: list[float | None] = lost) -> None:
+            if world.peek(LOCK) is not None:
+                lost.append(world.ttl(LOCK))
+                world.put(LOCK, "somebody", seconds=20)
+
+        count = world.after_cache_command(number, lose)
+        trial.attempt(answer, world.cache, KEY, lambda world=world: world.db.product(1))
+        commands = max(commands, count())
+        if not lost:
+            continue
+        trial.expect(
+            lost[0] is not None,
+            "Between two commands the lock had no TTL: if its owner dies just then, the key stays"
+            " locked for ever.",
+        )
+        trial.expect(
+            world.peek(LOCK) == "somebody",
+            "The lock expired and became somebody else's between two commands, and refill released"
+            " it: look at the token and delete in one step.",
+        )
+
+
 def _plain_refill(answer: Any, trial: Trial) -> Any:
     """One refill of an empty key; the token that the lock held meanwhile."""
     world = trial.world()
@@ -141,7 +181,13 @@ def _plain_refill(answer: Any, trial: Trial) -> Any:
     _expect_right(trial, got, truth, "With an empty cache, refill")
     asked = world.db.queries
     trial.expect(asked == 1, f"With an empty cache refill asked {asked} queries; one is enough.")
-    token, left = seen[0]
+    _expect_lock(trial, *seen[0])
+    _expect_copy(trial, world, truth)
+    _expect_no_lock(trial, world, "refill had returned")
+    return seen[0][0]
+
+
+def _expect_lock(trial: Trial, token: Any, left: float | None) -> None:
     trial.expect(
         token is not None,
         f"While it loaded, nothing was stored under {LOCK}: nobody else would have waited.",
@@ -152,9 +198,6 @@ def _plain_refill(answer: Any, trial: Trial) -> Any:
     trial.expect(
         25 <= (left or 0) <= 30, f"The lock lives {left:.0f} s; expected was a TTL of 30 s."
     )
-    _expect_copy(trial, world, truth)
-    _expect_no_lock(trial, world, "refill had returned")
-    return token
 
 
 def _expect_copy(trial: Trial, world: World, truth: Any) -> None:
@@ -185,7 +228,8 @@ def _expect_no_lock(trial: Trial, world: World, when: str) -> None:
 def judge_wait(answer: Any, trial: Trial) -> None:
     """One query, everybody served or told within the budget, and a dead holder is replaced."""
     world = trial.world()
-    truth = world.truth.product(1)
+    truth, seen = world.truth.product(1), []
+    world.on("query", lambda: seen.append((world.peek(LOCK), world.ttl(LOCK))))
     for turn in ("first", "second"):
         got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1), 5)
         _expect_right(trial, got, truth, f"Alone, the {turn} read")
@@ -193,6 +237,7 @@ def judge_wait(answer: Any, trial: Trial) -> None:
         world.db.queries == 1,
         f"Two reads, one after the other, asked {world.db.queries} queries; expected was 1.",
     )
+    _expect_lock(trial, *seen[0])
     _expect_copy(trial, world, truth)
     _expect_no_lock(trial, world, "a read")
 
@@ -231,6 +276,11 @@ def judge_wait(answer: Any, trial: Trial) -> None:
         run.queries == 1,
         f"40 readers with a budget of 2 s and a query of 8 s: {run.queries} queries; only the one"
         " with the lock may ask.",
+        trace=run,
+    )
+    trial.expect(
+        not any(isinstance(got, HandedOver) for got, _ in run.answers.values()),
+        "After its budget of 2 s a reader was handed a TimeoutError as a value; raise it.",
         trace=run,
     )
     given_up = [got for got in run.answers.values() if isinstance(got[0], BaseException)]
@@ -274,10 +324,15 @@ def _crowd(
     return trial.play([reader] * readers, latency=latency, setup=setup, limit_seconds=600)
 
 
+class HandedOver:
+    """In the place of an error that was returned, not raised."""
+
+
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     began = time.monotonic()
     try:
         got = call()
+        got = HandedOver() if isinstance(got, BaseException) else got
     except Exception as error:
         got = error
     return got, time.monotonic() - began

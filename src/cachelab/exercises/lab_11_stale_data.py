@@ -166,10 +166,22 @@ def judge_versioned(answer: Any, trial: Trial) -> str:
             _decoded(found) == kept,
             f"After {said} the cache holds {short(found)}; expected was {json.dumps(kept)}.",
         )
-        trial.expect(got is stored, f"{said} gave {short(got)}; expected was {stored}.")
+        trial.expect(
+            isinstance(got, int) and got == stored,
+            f"{said} gave {short(got)}; expected was {stored}.",
+        )
         left = world.ttl(key)
         trial.expect(left is not None, "The copy has no TTL: it would stay for ever.")
         trial.expect(299 < (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
+
+    with world.trace.acting("eviction"):
+        world.cache.delete(key)
+    trial.call(answer, world.cache, key, kept)
+    trial.expect(
+        _decoded(world.peek(key)) == kept,
+        f"The copy of version 10 was deleted, and version 10 could not be stored again: {key} holds"
+        f" {short(world.peek(key))}.",
+    )
 
     def writes(email: str) -> Callable[..., Any]:
         def write(cache: Any, db: Any) -> Any:
@@ -362,6 +374,13 @@ def _money_is_never_late(answer: Any, trial: Trial) -> None:
     late = trial.call(answer, world.cache, world.db, BRUNO, "orders:refund")
     trial.expect(
         late is False, "Bruno's right to refund was revoked, and his next refund went through."
+    )
+    with world.truth.engine.begin() as connection:
+        connection.execute(sa.insert(Permission).values(user_id=BRUNO, name="orders:cancel"))
+    allowed = trial.call(answer, world.cache, world.db, BRUNO, "orders:cancel")
+    trial.expect(
+        allowed is True,
+        "Bruno was given orders:cancel, and a copy from before that decided against him.",
     )
 
 
