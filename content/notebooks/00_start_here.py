@@ -314,4 +314,5 @@ cachelab.hint("00_start_here.remember")
 # - Before you cache anything: latency, freshness, cost.
 # - Some bugs are a matter of order; the stage finds the order.
 #
-# **Now your turn:** open `labs/00_start_here.ipynb`. Then go on with `notebooks/05_cache_aside.ipynb`.
+# **Now your turn:** open `labs/00_start_here.ipynb`. Then go on with
+# `notebooks/01_latency_freshness_cost.ipynb`.

@@ -99,9 +99,9 @@ print("a hit: ", len(run[3:4]), "trip: ", [event.what for event in run[3:4]])
 # %% [markdown]
 # A miss costs *more* than having no cache at all: ask, query, store. With a query of 20 ms the two
 # extra trips do not matter. With one of 0.05 ms they do: this shop's database is a file beside us,
-# a read by primary key takes less time than the trip to the cache, and caching it makes reads slower
-# even when they hit. We come back to that in `01_latency_freshness_cost`. For now, make the database
-# as slow as a busy one over a network: `latency` is added to every statement.
+# the bare read by primary key takes less time than the trip to the cache, and a hit saves nothing
+# (measured in `01_latency_freshness_cost`). So make the database as slow as a busy one over a
+# network: `latency` is added to every statement.
 
 # %%
 lab.db.latency = 0.02  # seconds
