@@ -115,6 +115,11 @@ def test_a_versioned_set_is_right_in_every_order_of_two_writers_and_a_reader():
     assert verdict.exhaustive
 
 
+def test_a_versioned_read_of_a_row_that_is_not_there_stores_nothing(w: World) -> None:
+    assert versioned_set.read(w.cache, KEY, lambda: w.db.user(999_999), 300) is None
+    assert not w.cache.exists(KEY)
+
+
 def test_a_versioned_set_fails_when_the_writer_deletes_instead():
     actors = {"reader": versioned_reader, "writer": aside_writer}
     verdict = stage.explore(actors, never_stale, commit_apart=False)

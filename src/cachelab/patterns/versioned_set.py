@@ -22,11 +22,12 @@ return 1
 """
 
 
-def read(cache: redis.Redis, key: str, load: Callable[[], dict[str, Any]], ttl: int) -> Any:
+def read(cache: redis.Redis, key: str, load: Callable[[], Any], ttl: int) -> Any:
     """The row of `key`, from the cache or from `load()`, kept for `ttl` seconds.
 
-    A row is a dict of JSON values with an int under "version". The TTL must be longer than the
-    slowest `load`: when a copy expires, its version is forgotten with it.
+    A row is a dict of JSON values with an int under "version"; None, for no such row, is returned
+    and not stored. The TTL must be longer than the slowest `load`: when a copy expires, its version
+    is forgotten with it.
     """
     try:
         stored = cache.get(key)
@@ -36,7 +37,8 @@ def read(cache: redis.Redis, key: str, load: Callable[[], dict[str, Any]], ttl: 
     if stored is not None:
         return json.loads(stored)
     row = load()
-    put(cache, key, row, ttl)
+    if row is not None:
+        put(cache, key, row, ttl)
     return row
 
 
