@@ -673,3 +673,11 @@ def test_another_seed_gives_another_order_and_the_same_answers():
 def test_bad_arguments_get_one_sentence(bad, said):
     with pytest.raises(ValueError, match=said):
         bad()
+
+
+def test_a_key_with_no_time_left_is_gone_at_once():
+    def actor(cache, db):
+        cache.mset({"a": 1, "b": 2})
+        return cache.expire("a", 0), cache.get("a"), cache.pexpire("b", -1), cache.exists("b")
+
+    assert stage.run({"actor": actor}).answers["actor"] == (True, None, True, 0)

@@ -1,7 +1,8 @@
-"""fakeredis with the times of a server: `SETEX` and `PSETEX` to the millisecond.
+"""fakeredis with the times of a server: `SETEX` to the millisecond, `EXPIRE key 0` at once.
 
-fakeredis 2.40 cuts the moment of expiry to the whole second there (not in `SET ... EX`), so that a
-copy lives up to a second less than was asked.
+fakeredis 2.40 cuts the moment of expiry to the whole second in SETEX and PSETEX (not in
+`SET ... EX`), so that a copy lives up to a second less than was asked; and it ends a key with no
+time left only when time has passed, which it does not do within a step of the stage.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ class ExactSocket(FakeSocket):
         answer = super().psetex(key, ms, value)
         key.expireat = self._db.time + ms / 1000.0
         return answer
+
+    def _expireat(self, key: Any, timestamp: float, *options: bytes) -> int:
+        done = super()._expireat(key, timestamp, *options)
+        if done and timestamp <= self._db.time:
+            key.value = None  # as a server does: deleted now
+        return done
 
 
 class ExactConnection(FakeRedisConnection):
