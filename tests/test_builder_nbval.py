@@ -99,6 +99,17 @@ def test_live_cells_are_run_on_a_live_server(root: Path) -> None:
     assert "1 failed, 10 passed" in run.stdout, run.stdout + run.stderr
 
 
+def test_without_an_nginx_a_chapter_behind_the_edge_is_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CACHELAB_EDGE", "none")
+    names = [f"{room}/04_cdn_edge.ipynb" for room in ("notebooks", "solutions")]
+    command = [sys.executable, "-m", "pytest", *STRICT, "--collect-only", "-q", *names]
+    run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=110)
+    assert run.returncode == 5  # nothing is left to run
+    assert re.search(r"no nginx: \d\d cells behind an edge left out", run.stdout)
+
+
 def test_what_is_left_out_is_counted_without_xdist_too(built: Path) -> None:
     run = nbval(built, "fake", "--collect-only", "-q")
     assert run.returncode == 0, run.stdout + run.stderr

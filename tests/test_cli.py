@@ -278,7 +278,17 @@ def test_on_a_machine_that_is_well_the_doctor_says_so(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "All is well."
     assert all(line.startswith("ok ") for line in lines[:-1])
-    for name in ("Python", "packages", "cache server", "SQLite", "JupyterLab", "port", "workbook"):
+    names = (
+        "Python",
+        "packages",
+        "cache server",
+        "edge",
+        "SQLite",
+        "JupyterLab",
+        "port",
+        "workbook",
+    )
+    for name in names:
         assert any(line[9:].startswith(f"{name}: ") for line in lines)
 
 
@@ -288,6 +298,13 @@ def test_the_doctor_tells_the_same_as_json(capsys):
     told = json.loads(capsys.readouterr().out)
     assert (told["schema"], told["ok"]) == (1, True)
     assert {"name", "ok", "found", "advice"} == set(told["findings"][0])
+
+
+def test_the_doctor_says_how_to_get_an_edge_and_calls_it_no_problem(monkeypatch):
+    monkeypatch.setenv("CACHELAB_EDGE", "none")
+    (found,) = cli._edge()
+    assert found.ok
+    assert "unset it to have one; without it chapter 04 can be read, not run" in found.found
 
 
 def test_the_doctor_starts_the_server_that_would_be_used_and_ends_it(monkeypatch):

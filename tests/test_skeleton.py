@@ -168,9 +168,13 @@ def ci(tmp_path: Path) -> Path:
     shutil.copy(PROJECT / ".ci/run", tmp_path / ".ci/run")
     bin = tmp_path / "bin"
     bin.mkdir()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
     for name in ("apt-get", "sudo", "redis-server", "make"):
         (bin / name).write_text(f'#!/bin/sh\necho {name} "$CACHELAB_SERVER" "$@"\n')
         (bin / name).chmod(0o755)
+    python.write_text('#!/bin/sh\necho python "$CACHELAB_EDGE" "$@"\n')
+    python.chmod(0o755)
     return tmp_path
 
 
@@ -189,6 +193,8 @@ def test_ci_covers_the_wheel_and_the_server_on_path_and_adds_up(ci: Path) -> Non
     assert "make wheel test\n" in run.stdout
     assert "make path test-notebooks-live\n" in run.stdout
     assert run.stdout.index("make wheel test") < run.stdout.index("apt-get")
+    for edge in ("wheel", "path"):
+        assert f"python {edge} tests/http_cache/run.py\n" in run.stdout
     assert run.stdout.splitlines()[-1] == "21 passed, 0 failed"
 
 

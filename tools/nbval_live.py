@@ -1,18 +1,26 @@
-"""pytest plugin for nbval runs: keep cells in order, and leave out `live` cells under fakeredis.
+"""pytest plugin for nbval runs: keep cells in order, and leave out what cannot run here.
 
     python -m pytest -p tools.nbval_live -p no:randomly --nbval ... notebooks solutions
 
-With CACHELAB_BACKEND=fake, cells tagged `live` (they kill or measure the real server) are not run,
-and the summary says how many they were.
+With CACHELAB_BACKEND=fake, cells tagged `live` (they kill or measure the real server) are not run;
+on a machine without any nginx, notebooks that use the edge are not. The summary says how many cells
+each of the two left out.
 """
 
 import os
+import re
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nbval.plugin import IPyNbCell
 
-_left_out = pytest.StashKey[int]()
+_left_out = pytest.StashKey[dict[str, int]]()
+LIVE, EDGE = (
+    "fakeredis: {} cells tagged live left out",
+    "no nginx: {} cells behind an edge left out",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,30 +50,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             else (order[id(item)], 0)
         )
     )
-    if os.environ.get("CACHELAB_BACKEND") != "fake":
-        return
-    live = [item for item in items if isinstance(item, IPyNbCell) and _is_live(item)]
-    left_out = set(map(id, live))
+    found: dict[str, list[pytest.Item]] = {}
+    cells = [item for item in items if isinstance(item, IPyNbCell)]
+    if os.environ.get("CACHELAB_BACKEND") == "fake":
+        found[LIVE] = [cell for cell in cells if "live" in cell.cell.metadata.get("tags", [])]
+    behind = [cell for cell in cells if _uses_the_edge(cell.path)]
+    if behind and not _has_nginx():
+        found[EDGE] = behind
+    left_out = {id(item) for some in found.values() for item in some}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
     items[:] = [item for item in items if id(item) not in left_out]
-    config.hook.pytest_deselected(items=live)
-    config.stash[_left_out] = len(live)
+    config.stash[_left_out] = {what: len(some) for what, some in found.items()}
     if hasattr(config, "workeroutput"):  # under xdist only the workers collect
-        config.workeroutput["cachelab_live_left_out"] = len(live)
+        config.workeroutput["cachelab_left_out"] = config.stash[_left_out]
 
 
-def _is_live(item: Any) -> bool:
-    return "live" in item.cell.metadata.get("tags", [])
+@cache
+def _uses_the_edge(notebook: Path) -> bool:
+    """Whether the chapter does: its solutions use the edge through their checks."""
+    chapter = notebook.parents[1] / "notebooks" / notebook.name
+    text = (chapter if chapter.exists() else notebook).read_text(encoding="utf-8")
+    return bool(re.search(r"(from|import) cachelab\.edge", text))
+
+
+def _has_nginx() -> bool:
+    from cachelab import edge
+    from cachelab.edge import nginx
+
+    try:
+        return bool(nginx.candidates())
+    except edge.EdgeError:
+        return False
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     # Every worker collects the same cells, so the numbers are equal and must not be added up.
-    count = getattr(node, "workeroutput", {}).get("cachelab_live_left_out")
-    if count is not None:
-        node.config.stash[_left_out] = count
+    counts = getattr(node, "workeroutput", {}).get("cachelab_left_out")
+    if counts is not None:
+        node.config.stash[_left_out] = counts
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if _left_out in config.stash:
-        count = config.stash[_left_out]
-        terminalreporter.write_line(f"fakeredis: {count} cells tagged live left out")
+    for what, count in config.stash.get(_left_out, {}).items():
+        terminalreporter.write_line(what.format(count))

@@ -340,6 +340,19 @@ def _server() -> Iterator[Finding]:
         server.close()
 
 
+def _edge() -> Iterator[Finding]:
+    from cachelab.edge import EdgeError, nginx
+
+    try:
+        binary = nginx.candidates()[0]
+    except EdgeError as why:
+        # Not a problem: one chapter of all needs it, and that one can still be read.
+        said = f"{str(why).rstrip('.')}; without it chapter 04 can be read, not run"
+        yield Finding("edge", True, said)
+        return
+    yield Finding("edge", True, f"nginx {nginx.version_of(binary)} at {binary}")
+
+
 def _sqlite() -> Iterator[Finding]:
     ok = sqlite3.sqlite_version_info[:2] >= OLDEST_SQLITE
     advice = "" if ok else "use a Python that was built with SQLite 3.35 or newer"
@@ -396,6 +409,7 @@ _LOOKS: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
     ("Python", _python),
     ("packages", _packages),
     ("cache server", _server),
+    ("edge", _edge),
     ("SQLite", _sqlite),
     ("JupyterLab", _jupyterlab),
     ("port", _port),
