@@ -130,3 +130,46 @@ def test_an_exploration_is_the_same_every_time():
         seen.add((str(verdict), verdict.counterexample.to_json(), verdict.orders, verdict.pruned))
     assert len(seen) == 1
     assert verdict.outcome == "failed"
+
+
+A_LOCK_AFTER_THE_FIRST_PUBSUB = """
+import threading
+from cachelab import stage
+
+def pod(cache, db):
+    kept, news, turn = {}, cache.pubsub(ignore_subscribe_messages=True), None
+    news.subscribe("flags")
+    turn = threading.Lock()
+
+    def listen():
+        for message in news.listen():
+            with turn:
+                kept.pop(message["data"], None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    value = db.flag("new_checkout")
+    with turn:
+        kept["new_checkout"] = value
+    return kept
+
+def admin(cache, db):
+    db.set_flag("new_checkout", True)
+    cache.publish("flags", "new_checkout")
+
+def is_new(world):
+    return world.answers["pod"].get("new_checkout", True) or "old"
+
+for _ in range(2):
+    found = stage.explore({"pod": pod, "admin": admin}, is_new)
+    print(found.failing, found.orders)
+"""
+
+
+def test_the_first_exploration_of_a_process_finds_what_the_second_finds():
+    done = subprocess.run(
+        [sys.executable, "-c", A_LOCK_AFTER_THE_FIRST_PUBSUB],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2 15\n2 15\n"

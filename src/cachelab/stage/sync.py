@@ -48,6 +48,10 @@ class Lock:
         task = current()
         if task is None:
             self.key = name or f"{id(self)}"
+        elif not self.loud:
+            # Libraries make some once a process: numbered, the actor's own would have another name
+            # in the first run than in the next, and the search would take two steps for unrelated.
+            self.key = f"{task.name}: plumbing"
         else:
             task.locks += 1
             self.key = f"{task.name}:{task.locks}"
