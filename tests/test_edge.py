@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -14,22 +13,15 @@ from typing import Any
 
 import pytest
 from nbval.plugin import get_sanitize_patterns
+from nginxes import WHICH, binary
 
 from cachelab import edge
-from cachelab.edge import EdgeError, nginx
+from cachelab.edge import EdgeError
 from cachelab.edge.answers import Answer, Headers
 
 SANITIZE = Path(__file__).parent / "nbval_sanitize.cfg"
-WHICH = ["wheel", "path"]
 LONG = "public, max-age=3600, stale-while-revalidate=86400"
 SHORT = "max-age=1, stale-while-revalidate=60"
-
-
-def binary(which: str) -> Path:
-    try:
-        return nginx.candidates({**os.environ, "CACHELAB_EDGE": which})[0]
-    except EdgeError as why:
-        pytest.skip(str(why))
 
 
 @pytest.fixture(scope="module", params=WHICH)

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from nginxes import WHICH, binary
 
 from cachelab import edge
 from cachelab.edge import EdgeError, nginx
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no edge on Wind
 
 SOURCES = str(Path(edge.__file__).parents[2])
 GONE_SECONDS = 2.0
-WHICH = ["wheel", "path"]
 
 KERNEL = """
 import json, os, sys, time
@@ -37,13 +37,6 @@ told = {{"pid": shop.nginx.pid, "folder": str(shop.nginx.guard.folder),
         "supervisor": shop.nginx.guard.supervisor.pid, "port": shop.guarded.port}}
 print(json.dumps(told), flush=True)
 """
-
-
-def binary(which: str) -> Path:
-    try:
-        return nginx.candidates({**os.environ, "CACHELAB_EDGE": which})[0]
-    except EdgeError as why:
-        pytest.skip(str(why))
 
 
 STARTED: list[subprocess.Popen[str]] = []
