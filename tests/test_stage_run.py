@@ -681,3 +681,14 @@ def test_a_key_with_no_time_left_is_gone_at_once():
         return cache.expire("a", 0), cache.get("a"), cache.pexpire("b", -1), cache.exists("b")
 
     assert stage.run({"actor": actor}).answers["actor"] == (True, None, True, 0)
+
+
+def test_what_the_setup_draws_is_not_drawn_again_by_an_actor():
+    def setup(cache, db):
+        cache.set("token", str(uuid.uuid4()))
+
+    def actor(cache, db):
+        return cache.get("token"), str(uuid.uuid4())
+
+    token, mine = stage.run({"actor": actor}, setup=setup).answers["actor"]
+    assert token != mine

@@ -336,6 +336,8 @@ class World:
             return
         scheduler = Scheduler(self.trace)
         self.fresh(scheduler)
+        if self.patches is not None:  # what it draws, a uuid say, is not drawn again by the actors
+            self.patches.seed(self.seed + 1_000_003)
         self.latency, latency = 0.0, self.latency
         self.db._knobs.latency = 0.0
         scheduler.on_end.append(self._actor_ended)
