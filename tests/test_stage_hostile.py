@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import datetime
 import gc
 import os
@@ -23,6 +24,7 @@ import pytest
 
 from cachelab import stage
 from cachelab.stage import patches
+from cachelab.trace import Trace
 
 MODULE_LOCK = threading.Lock()
 
@@ -136,9 +138,9 @@ def writes_twice(cache, db):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (busy, "bad did not come back within 0.5 s: a loop without"),
-        (stubborn, "bad did not come back within 0.5 s"),
-        (polls, "takes longer than 0.5 s of real time: .* the last by bad"),
+        (busy, "bad did not come back within 3 s: a loop without"),
+        (stubborn, "bad did not come back within 3 s"),
+        (polls, "takes longer than 3 s of real time: .* the last by bad"),
         (polls_and_sleeps, "Not finished after 720 h of virtual time: bad waits for the end of"),
         (waits_for_ever, "Nobody can go on: bad waits for a notification.$"),
         (takes_twice, "Nobody can go on: bad waits for a lock, held by bad"),
@@ -150,11 +152,33 @@ def test_an_actor_without_an_end_is_a_verdict_that_names_it(bad, said):
     began = time.monotonic()
     with pytest.raises(stage.Stuck, match=said) as stuck:
         stage.run(
-            crowd(bad), wall_limit=10 if bad is polls_and_sleeps else 0.5 if bad in SHORT else 9
+            crowd(bad), wall_limit=10 if bad is polls_and_sleeps else 3 if bad in SHORT else 9
         )
     assert time.monotonic() - began < 20
     assert "\n" not in str(stuck.value)
     assert isinstance(stuck.value.trace, stage.StageTrace)
+
+
+def test_a_clock_that_rings_while_the_actors_are_closed_changes_nothing(monkeypatch):
+    """The alarm goes on ringing until all are closed; here, at the worst moment of each."""
+    acting, rung = Trace.acting, []
+
+    @contextlib.contextmanager
+    def ringing(self, name):
+        with acting(self, name):
+            yield
+        if name.startswith("waits"):  # for ever: they come here when they are closed
+            rung.append(name)
+            signal.raise_signal(signal.SIGALRM)
+
+    def waits(cache, db):
+        with contextlib.suppress(BaseException):
+            threading.Event().wait()
+
+    monkeypatch.setattr(Trace, "acting", ringing)
+    with pytest.raises(stage.Stuck, match="bad did not come back within"):
+        stage.run([waits] * 5 + [stage.Actor("bad", busy)], wall_limit=0.2)
+    assert len(rung) == 5
 
 
 SHORT = (busy, stubborn, polls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import heapq
 import random
@@ -134,6 +135,7 @@ class Scheduler:
         self.draining = False
         self.failure: BaseException | None = None
         self.running: Task | None = None
+        self.closing: Task | None = None
         self.released: list[str] = []  # locks given back since the last step began
         self.on_end: list[Callable[[Task], None]] = []
 
@@ -195,6 +197,8 @@ class Scheduler:
                         self.trace.add("error", "RAISED", detail=" ".join(said.split())[:120])
         except GreenletExit:
             pass
+        except Overtime as error:  # it came between the lines above
+            self.failure = error
         finally:
             self._finish(task)
 
@@ -479,9 +483,12 @@ class Scheduler:
             task.gone = True
         for task in self.tasks:
             if task and not task.dead:  # started and not finished
-                task.throw(GreenletExit)
+                self.closing = task
+                with contextlib.suppress(Overtime):
+                    task.throw(GreenletExit)
             task.done = True
             task.joiners.clear()
+        self.closing = None
         self.runnable.clear()
         self.parked.clear()
         self.timers.clear()

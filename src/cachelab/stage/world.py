@@ -408,13 +408,17 @@ def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
 
 def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
     rung = 0
+    closing: Task | None = None
 
     def late(number: int, frame: Any) -> None:
-        nonlocal rung
+        nonlocal rung, closing
         rung += 1
         scheduler = schedulers()
         if scheduler is not None:
             scheduler.overtime = True
+            if closing is not scheduler.closing:  # to unwind takes a moment; not two rings of ours
+                closing = scheduler.closing
+                return
         here = getcurrent()
         if type(here) is not Task or rung == 1:
             return  # whoever comes to a switch point ends there
