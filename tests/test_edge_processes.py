@@ -10,13 +10,14 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from nginxes import WHICH, binary
+from processes import is_alive, within
 
 from cachelab import edge
 from cachelab.edge import EdgeError, nginx
@@ -65,13 +66,6 @@ def kernel(which: str, then: str, **options: Any) -> tuple[subprocess.Popen[str]
     return process, json.loads(process.stdout.readline())
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -80,15 +74,6 @@ def answers(port: int) -> bool:
 def is_gone(told: dict[str, Any]) -> bool:
     left = is_alive(told["pid"]) or is_alive(told["supervisor"]) or Path(told["folder"]).exists()
     return not (answers(told["port"]) or left)
-
-
-def within(seconds: float, done: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 ENDS = {

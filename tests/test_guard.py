@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import is_alive, within
 
 from cachelab import guard as guards
 from cachelab.guard import Guard, GuardError
@@ -62,22 +63,6 @@ def _nothing_outlives_its_test() -> Iterator[None]:
     yield
     while STARTED:
         finish(STARTED.pop())
-
-
-def is_alive(pid: object) -> bool:
-    try:
-        return psutil.Process(int(str(pid))).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def within(seconds: float, done: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def is_gone(told: dict[str, object]) -> bool:

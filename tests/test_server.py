@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from processes import is_alive, within
 
 from cachelab import server as servers
 from cachelab.guard import Guard
@@ -67,22 +68,6 @@ def program(folder: Path, says: str, then: str = "exit 1", mode: int = 0o755) ->
 
 
 GOOD = "Valkey server v=8.0.1 sha=0"
-
-
-def is_alive(pid: Any) -> bool:
-    try:
-        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def within(seconds: float, done: Any) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 # --- a server of our own --------------------------------------------------------------------------
