@@ -82,7 +82,7 @@ cachelab.check("08_read_through.registry", read)
 #
 # A page shows twenty products. With `read` in a loop that is sixty trips when the cache is cold. Do it
 # in three: one to the cache for all, one load of those that are missing, one to the cache with all
-# fills. The rules for keys, TTLs, absence and broken copies are those of `read`.
+# fills. The rules for keys, TTLs, absence, broken copies and errors are those of `read`.
 
 
 # %% exercise="08_read_through.batch"
@@ -90,7 +90,7 @@ def read_many(cache, register, name, ids):
     """A dict of id to value for every id in `ids`; None for what does not exist.
 
     ids: list, may be empty or name one twice. At most one round trip to look, one `load` with
-    exactly the ids that the cache does not have, and one round trip to store what came.
+    exactly the ids that the cache does not have, each once, and one round trip to store what came.
     """
     ### BEGIN SOLUTION
     entity, found = register[name], {}
@@ -163,8 +163,8 @@ def sign_up(cache, db, name, email):
     """Create the account with `create_account`, and see to it that everybody finds it from then on.
 
     When this has returned, no `find_account` may say None again, whoever looked meanwhile. If
-    the database fails, the error is raised and nobody finds an account. A copy lives at most
-    300 seconds; what is not about this account stays in the cache. Returns nothing.
+    the database fails, the error is raised and nobody finds an account, not even for a moment.
+    A copy lives at most 300 seconds; what is not about this account stays in the cache. Returns nothing.
     """
     ### BEGIN SOLUTION
     create_account(db, name, email)

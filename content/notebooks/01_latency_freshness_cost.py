@@ -109,8 +109,7 @@ reveal("row", min("GET from the cache server", "row by primary key", key=took.ge
 #
 # Two warnings before you carry this home. A database across a network has a hop of its own; then row and
 # `GET` start level. And the code around a call is part of its price. The row was read by the bare
-# driver; here it is through SQLAlchemy and the trace of this workbook. Compare it with the line of the
-# `GET`.
+# driver; here it is through SQLAlchemy and the trace of this workbook. Is it still faster than a `GET`?
 
 # %% tags=["nbval-ignore-output"]
 again = seconds(lambda: lab.db.user(1), 300)
@@ -118,12 +117,14 @@ print(f"row, through SQLAlchemy   {again / a_get:12,.4f} times a GET")
 connection.close()
 
 # %% [markdown]
+# Either way it is many times the price of the bare driver. Time the call that your program makes.
+#
 # ## 4 ms against 1,200 ms
 #
-# From here on nothing depends on your machine. On the stage every statement takes its `latency` and
-# every trip to the cache a `hop`, here half a millisecond. A page is visited ten times, straight from
-# the database and through the cache. (`cache_aside.read` asks the cache, on a miss the database, and
-# leaves a copy; `05_cache_aside` builds it.) **Predict:** what does a visit save, on average, if the query
+# Until we come to memory nothing depends on your machine any more. On the stage every statement takes
+# its `latency` and every trip to the cache a `hop`, here half a millisecond. A page is visited ten times,
+# straight from the database and through the cache. (`cache_aside.read` asks the cache, on a miss the database,
+# and leaves a copy; `05_cache_aside` builds it.) **Predict:** what does a visit save, on average, if the query
 # takes 4 ms? And 1,200 ms?
 
 
@@ -147,8 +148,8 @@ for query in (0.004, 1.2):
 # The article says that the first saves almost nothing and the second changes everything. For the
 # visitor that is so: nobody notices 3 ms, everybody notices a second.
 #
-# For the database it is not the time of a query that counts but time × rate. The article's example:
-# 4 ms, 50 times a second.
+# For the database it is not the time of a query that counts but time × rate: a connection carries one
+# query at a time. The article's example: 4 ms, 50 times a second.
 
 # %%
 predict("How many connections does that query keep busy?", key="busy", unit="connections")
@@ -162,7 +163,8 @@ reveal("busy", round(busy, 1))
 
 # %% [markdown]
 # Two tenths of one connection: the 200 ms per second of the article. And that is the most a cache can
-# save, if every read hits and a lookup is free. With a lookup and a store of 0.5 ms, and 90 % hits:
+# save, if every read hits and a lookup is free. With 90 % hits, and with the time taken off that callers
+# spend on a lookup and a store of 0.5 ms each:
 
 # %%
 for rate, query in ((50, 0.004), (1_000, 0.004), (50, 1.2)):
@@ -233,7 +235,7 @@ for slow in (False, True):
     print(f"{who}: saved on a read {run.saved_per_read * 1e3:4.1f} ms")
 
 # %% [markdown]
-# More than half of it is gone, at the same hit rate. Popular pages are often the cheap ones. Count
+# More than half of it is gone, at the same hit rate, as wherever popular pages are the cheap ones. Count
 # the time saved, not the hits.
 #
 # The explorer draws the mean time of a read over the hit rate; where the falling line crosses the level
@@ -267,8 +269,9 @@ for name, every in (("product name", 365 * 86_400), ("price", 6 * 3_600), ("orde
 # ## From a budget to a TTL
 #
 # Is an answer never older than its TTL? Not if something prolongs its life. The article's product page
-# has `max-age=3600, stale-while-revalidate=86400`: fresh for an hour, and for a day more it may be
-# served while a new one is fetched.
+# has `max-age=3600, stale-while-revalidate=86400`: fresh for an hour, and for a day more, its
+# **window**, it may be served while a new one is fetched. (`swr.read` below keeps a copy by the same two
+# numbers; `10_stampede` shows how.)
 
 # %%
 predict("How old can the answer be that a visitor gets?", key="oldest", unit="hours")
@@ -288,7 +291,8 @@ reveal("oldest", round(age / 3_600, 1))
 
 # %% [markdown]
 # Twenty-five hours; it reads like one. The age of the oldest answer is the sum of all that keeps a copy
-# alive. The article's two kinds of jitter, which it *adds*, belong to it too:
+# alive. **Jitter** belongs to it too: a random share of the TTL that is added, so that copies which were
+# stored together do not end together. The article has two kinds:
 
 # %%
 for name, jitter, window in (
@@ -457,7 +461,8 @@ for card in CARDS:
 # %% [markdown]
 # Read it line by line. The best sellers and the flag are easy. The profile's query takes 4 ms, and at a
 # thousand reads a second the cache still pays. Permissions do not: the budget of five seconds leaves one
-# hit in twenty, and each read would get slower. (The article has 60 s in its code, under 10 s in its
+# hit in twenty, and each read would get slower. The price is a matter of taste: a third of a
+# connection. (The article has 60 s in its code, under 10 s in its
 # text, and anything under 30 s on its list of bad signs; three rules for one value. The card decides.)
 # The stock at the checkout has no budget at all. The order history would take 28 GB to save one
 # connection. And a session is no copy of anything: what the cache forgets is lost, so it must not be

@@ -23,7 +23,7 @@
 # hundred keys in one trip; what JSON loses; what happens to version 1 while version 2 rolls out; why
 # 800 threads and a healthy server give connection errors.
 #
-# **What you'll need.** `05_cache_aside`.
+# **What you'll need.** `05_cache_aside`; read it first, though its number is higher.
 
 # %%
 import json
@@ -44,8 +44,9 @@ lab = cachelab.start()
 # %% [markdown]
 # ## Log in on pod 3, ask on pod 17
 #
-# Twenty pods run the shop. Alice logs in; her request lands on pod 3, which puts her session into a
-# dictionary. Her next click lands wherever the load balancer likes.
+# Twenty **pods** run the shop: the same program, each in a process of its own. Alice logs in; her
+# request lands on pod 3, which puts her session into a dictionary. Her next click lands wherever the
+# load balancer likes.
 
 # %%
 memories = [{} for _ in range(20)]  # what each pod knows by itself
@@ -154,7 +155,8 @@ print("pods that know her:", who_knows(alice))
 # %% [markdown]
 # Everybody is logged out, and there is no origin to ask: the session *was* the original. People say
 # "sessions are in the cache", but this is a small database with TTLs. Give it persistence or a replica
-# (`16_beyond_one_node`), and never the same `maxmemory` with eviction as the product pages.
+# (`16_beyond_one_node`), and never put it where a full server throws keys out to make room for
+# product pages (`12_over_caching`).
 #
 # ## What a trip costs
 #
@@ -205,7 +207,8 @@ print(f"{run.queries} queries, {len(run)} commands: {1_000 * len(run) * TRIP:.1f
 # ## When it does not pay
 #
 # Three cases are usually named: a single instance, queries under 5 ms, and data that changes each
-# second. We check each with numbers. First the query. A hit costs one trip, a miss two and the query.
+# second. We check each with numbers. First the query, with the formula of `01_latency_freshness_cost`:
+# a hit costs one trip, a miss two and the query.
 # Which hit rate makes the cache faster than the query alone?
 
 # %%
@@ -320,7 +323,7 @@ pipe = lab.cache.pipeline(transaction=False)
 ways = {"MGET": lambda: lab.cache.mget(keys), "GETs": lambda: [lab.cache.get(key) for key in keys]}
 ways["pipeline"] = lambda: [pipe.get(key) for key in keys] and pipe.execute()
 spent = dict.fromkeys(ways, 60.0)
-for name, act in [*ways.items()] * 5:
+for name, act in [*ways.items()] * 40:
     began = time.perf_counter()
     act()
     spent[name] = min(spent[name], time.perf_counter() - began)

@@ -23,7 +23,8 @@
 # missing or old; what `Vary`, ETags and versioned URLs are for; why private data leaks without anybody
 # writing `public`.
 #
-# **What you'll need.** `05_cache_aside`, and an nginx: `make` has installed one where it could.
+# **What you'll need.** `05_cache_aside` (read it first, though its number is higher), and an nginx:
+# `make` has installed one where it could.
 
 # %%
 import hashlib
@@ -38,10 +39,10 @@ lab = cachelab.start()
 # %% [markdown]
 # ## The third place
 #
-# A CDN's **edge** is a cache that speaks HTTP and stands between your readers and your servers, in many
-# places of the world. It is made for what is the same for everybody: landing pages, articles, images.
-# You do not call it: it reads the headers of your responses and obeys them. So its program is what you
-# write into `Cache-Control`.
+# The **edge** of a CDN, a content delivery network, is a cache that speaks HTTP and stands between your
+# readers and your servers, in many places of the world. It is made for what is the same for
+# everybody: landing pages, articles, images. You do not call it: it reads the headers of your responses
+# and obeys them. So its program is what you write into `Cache-Control`.
 #
 # ```mermaid
 # sequenceDiagram
@@ -112,7 +113,7 @@ print("oldest page a reader may be served:", (fresh + stale) / 3600, "hours")
 # Twenty-five hours: one of freshness, and then a day in which the old page may still be served while a
 # new one is fetched. On a busy page only the few who come during that fetch see the old one. On a page
 # that is read twice a day, everybody gets the page that was fetched for the reader before, half a day
-# old. Budget the *sum*, as in `11_stale_data`.
+# old. Budget the *sum*, as in `01_latency_freshness_cost`.
 #
 # ## 800 at once
 #
@@ -132,9 +133,9 @@ reveal("naive", cold["naive"].origin_calls)
 # %% [markdown]
 # A cache switched on does not stop a stampede (`10_stampede`): until the first answer is there, each
 # of the 800 is a miss. `proxy_cache_lock` lets one through and has the others wait. This is called
-# **request collapsing**, and it is single-flight at the edge. It has two limits. A waiter that has
-# waited `proxy_cache_lock_timeout` goes to the origin, like all the others. And nginx's waiters look
-# only every 500 ms whether the copy is there. See it, with an origin that takes 0.2 s:
+# **request collapsing**; inside a program the same is a single-flight (`08_read_through`). It has two
+# limits. A waiter that has waited `proxy_cache_lock_timeout` goes to the origin, like all the others.
+# And nginx's waiters look only every 500 ms whether the copy is there. See it, with an origin that takes 0.2 s:
 
 # %% tags=["nbval-ignore-output"]
 shop.origin.latency = 0.2  # seconds

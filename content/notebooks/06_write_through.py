@@ -256,7 +256,7 @@ print("the next reader gets:", read_user(lab.cache, lab.db)["email"])
 # %% [markdown]
 # An error page for a change that *was* made. The reader is lucky: a server that died comes back empty.
 # The dangerous one is the server that was only out of reach, for it comes back with its old copies.
-# That is one argument to the stage. A clerk books five lamps into stock at second 40, while the cache
+# That is one argument to the stage. A clerk books five chairs into stock at second 40, while the cache
 # is not reachable for three seconds; a customer looks every 30 s.
 
 
@@ -307,16 +307,16 @@ def persistent(cache, db):
             time.sleep(5)
 
 
-question = "14 lamps in stock, the clerk books 5. How many does the database say?"
-predict(question, key="lamps", unit="lamps")
+question = "14 chairs in stock, the clerk books 5. How many does the database say?"
+predict(question, key="chairs", unit="chairs")
 
 # %%
 run = stage.run({"clerk": (40, persistent), "customer": customer}, setup=look, faults=outage)
 print("database:", run.world.db.stock(1), "| cache:", run.world.cache.get("stock:v1:1"))
-reveal("lamps", run.world.db.stock(1))
+reveal("chairs", run.world.db.stock(1))
 
 # %% [markdown]
-# Cache and database agree now, and both are wrong: there are nineteen lamps on the shelf. **An error
+# Cache and database agree now, and both are wrong: there are nineteen chairs in the storeroom. **An error
 # after the commit is a lie to the caller**, and what follows from it can be worse than a stale read.
 #
 # ## The fix: after the commit nothing may fail
@@ -374,7 +374,7 @@ for ttl in (300, 60):
 # (`11_stale_data`) also where every writer stores.
 #
 # **Break the fix:** the process can die between the commit and the `SET`. `crashes=1` tries that at
-# every step.
+# every step. (With `commit_apart=False` an `UPDATE` and its commit count as one step.)
 
 
 # %%

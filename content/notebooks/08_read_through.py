@@ -249,8 +249,8 @@ print(stage.run([three_reads], hop=0.001, latency=1.2).answers["three_reads"], "
 
 # %% [markdown]
 # One line of code, two speeds, a factor of 1,200 between them. Whoever watches the layer from
-# outside sees *a cache that takes 1.2 seconds*. A slow loader looks like a slow cache, so count hits, misses and
-# the loaders' time apart; the layer is the one place where that can be done.
+# outside sees *a cache that takes 1.2 seconds*. A slow loader looks like a slow cache, so count hits,
+# misses and the loaders' time apart; the layer is the one place where that can be done.
 #
 # And what is hidden gets called in loops. A list of twenty products looks innocent:
 
@@ -271,7 +271,7 @@ reveal("trips", run.misses + run.queries + run.fills)
 # %% [markdown]
 # Three for each: ask, query, store. Had the endpoint written the SQL itself, nobody would have put it
 # in a loop. As the loader takes *many* ids, the layer can do it in three altogether: one `MGET`, one
-# query for all that is missing, one pipeline of fills.
+# query for all that is missing, one pipeline of fills, as in `03_distributed`.
 
 
 # %%

@@ -417,7 +417,8 @@ def rounds(run):
 # %%
 arrivals = traffic.poisson(300, 20, seed=3)
 for alone in (False, True):
-    run = stage.run([(at, early(alone)) for at in arrivals], latency=0.1, setup=warm)
+    actors = [(at, early(alone)) for at in arrivals]
+    run = stage.run(actors, latency=0.1, setup=warm, wall_limit=60)
     each = run.queries / rounds(run)
     print(f"alone={alone}: misses {run.misses}, rounds {rounds(run)}, queries a round {each:.2f}")
     if not alone:

@@ -48,6 +48,14 @@ def as_text(query, lookup, store):
     return f"{(lookup + store) / (query + store):.1%}"
 
 
+def never_if_a_hit_takes_as_long(query, lookup, store):
+    return (lookup + store) / (query + store) if lookup < query else None
+
+
+def never_if_a_miss_takes_longer(query, lookup, store):
+    return (lookup + store) / (query + store) if lookup + store <= query else None
+
+
 def searched_for(query, lookup, store):
     low, high = 0.0, 1.0
     if lookup > query:
@@ -196,6 +204,11 @@ def half_of_it(budget, jitter, window):
     return seconds if seconds >= 1 else None
 
 
+def a_second_less_to_be_sure(budget, jitter, window):
+    ttl = math.ceil((budget - window) / (1 + jitter)) - 1
+    return ttl if ttl >= 1 else None
+
+
 def tried_out(budget, jitter, window):
     best = None
     for seconds in range(1, 100_000):
@@ -274,6 +287,10 @@ def session_is_cached(card):
     return _as_in({**BY_HAND, "session": ("shared", 1_800)})(card)
 
 
+def session_is_asked_for(card):
+    return _as_in({**BY_HAND, "session": ("nowhere", None)})(card)
+
+
 def the_truth_in_the_store(card):
     return _as_in({**BY_HAND, "user profile": ("store", 300)})(card)
 
@@ -315,6 +332,8 @@ WRONG = {
         Wrong("never is all reads", never_is_one, "gave 1.0; expected was None"),
         Wrong("the store is not spared", store_only_above, "gave 25.00%"),
         Wrong("a text", as_text, "gave '22.2%'; expected was a share"),
+        Wrong("equal is never", never_if_a_hit_takes_as_long, "takes 1 ms, no longer than the 1"),
+        Wrong("looks at the miss", never_if_a_miss_takes_longer, "takes 0.5 ms, against the 0.8"),
     ],
     "01_latency_freshness_cost.memory_bill": [
         Wrong("GiB", in_gib, "yours are GiB of 2^30 bytes"),
@@ -347,6 +366,7 @@ WRONG = {
         Wrong("never None", never_none, "gave 1; expected was None"),
         Wrong("zero for never", zero_for_none, "gave 0; expected was None"),
         Wrong("half of it", half_of_it, "gave 150 s, which keeps the budget"),
+        Wrong("a second less", a_second_less_to_be_sure, "gave 299 s, which keeps the budget"),
     ],
     "01_latency_freshness_cost.decide": [
         Wrong("ten minutes for all", ten_minutes_for_all, "may be 600 s old, and the budget is 60"),
@@ -364,6 +384,7 @@ WRONG = {
         Wrong(
             "permissions in the process", permissions_in_the_process, "permissions, process for 3 s"
         ),
+        Wrong("asks nobody", session_is_asked_for, "there is nobody to ask each time"),
         Wrong("only a place", only_a_place, "expected was a place and a TTL"),
         Wrong("another place", another_place, "'redis' is none of the places"),
     ],

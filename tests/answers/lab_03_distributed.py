@@ -8,6 +8,7 @@ import json
 import random
 import re
 import secrets
+import time
 import uuid
 from urllib.parse import quote
 
@@ -534,6 +535,57 @@ def _load_and_fill(cache, load, ids, found, absent=30):
     return [json.loads(found[one]) for one in ids]
 
 
+def ids_by_the_clock(cache):
+    def draw():
+        return hashlib.sha256(str(time.time()).encode()).hexdigest()
+
+    return _sessions(draw=draw)(cache)
+
+
+def stripped(entity, version, item):
+    safe = quote(str(item).strip(), safe="")
+    if len(safe) > 100:
+        safe = "sha256=" + hashlib.sha256(safe.encode()).hexdigest()
+    return f"{entity}:{version}:{safe}"
+
+
+def dollar_lets_a_newline_through(entity, version, item):
+    text = str(item)
+    if not re.match(r"^[A-Za-z0-9._-]{1,100}$", text):
+        text = "#" + hashlib.sha256(text.encode()).hexdigest()
+    return f"{entity}:{version}:{text}"
+
+
+def length_of_the_id_and_not_of_the_key(entity, version, item):
+    text = str(item)
+    if len(text) <= 100:
+        return f"{entity}:{version}:{quote(text, safe='')}"
+    return f"{entity}:{version}:=" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def two_digits_of_the_digest(entity, version, item):
+    safe = quote(str(item), safe="")
+    if len(safe) > 100:
+        safe = safe[:90] + "=" + hashlib.sha256(str(item).encode()).hexdigest()[:2]
+    return f"{entity}:{version}:{safe}"
+
+
+def changes_the_copies(cache, db, user_id, name, versions):
+    db.update_user(user_id, name=name)
+    for version in versions:
+        key = f"user:{version}:{user_id}"
+        stored = cache.get(key)
+        if stored is not None:
+            cache.set(key, json.dumps({**json.loads(stored), "name": name}), ex=300)
+
+
+def deletes_before_and_after(cache, db, user_id, name, versions):
+    keys = [f"user:{version}:{user_id}" for version in versions]
+    cache.delete(*keys)
+    db.update_user(user_id, name=name)
+    cache.delete(*keys)
+
+
 WRONG = {
     "03_distributed.session_store": [
         Wrong("in the pod's memory", sessions_in_the_pod, "the cache holds nothing"),
@@ -552,6 +604,7 @@ WRONG = {
         Wrong("an id made of the user", session_of_the_user, "Two logins of user 1 got the same"),
         Wrong("numbers in a row", sessions_one_by_one, "characters differ"),
         Wrong("ids from random", sessions_by_random, "can be computed"),
+        Wrong("ids by the clock", ids_by_the_clock, "Two logins at the same moment"),
         Wrong("short ids", sessions_short_ids, "16 characters or more"),
         Wrong("the id of the browser", keeps_the_browsers_id, "that the browser came with"),
         Wrong("the old session stays", old_session_stays, "that named it as old_id"),
@@ -571,6 +624,10 @@ WRONG = {
         Wrong("a new key each time", a_new_key_each_time, "Asked twice"),
         Wrong("lower case", lower_case, "'Lamp' and 'lamp' share"),
         Wrong("bytes", as_bytes, "gave b'user:v1:7'"),
+        Wrong("without its blanks", stripped, "'lamp' and ' lamp' share"),
+        Wrong("$ and a newline", dollar_lets_a_newline_through, r"it holds '\n'"),
+        Wrong("length of the id", length_of_the_id_and_not_of_the_key, "has 370 characters"),
+        Wrong("two digits", two_digits_of_the_digest, "300 long ids, alike but for their last"),
     ],
     "03_distributed.rollout": [
         Wrong("only the newest", only_the_newest, "the pods that read v1 are still"),
@@ -580,6 +637,8 @@ WRONG = {
         Wrong("one before the commit", one_of_them_before_the_commit, "that reads v1 came along"),
         Wrong("writes for all", writes_the_new_row_for_all, "not the shape it knows"),
         Wrong("the next user too", all_users_of_these_versions, "not made from user 1: user:v1:2"),
+        Wrong("before and after", deletes_before_and_after, "In 450 of all 1,722 orders"),
+        Wrong("changes the copies", changes_the_copies, "a pod that reads v2 got"),
         Wrong("searches", searches, "walks through every key"),
         Wrong("only the cache", renames_nobody, "After rename the database has 'Alice'"),
     ],

@@ -72,7 +72,7 @@ def all_personal_pages_stored_nowhere(response):
     table = {
         **GOOD,
         "home": {"Cache-Control": "max-age=0", "ETag": '"1"'},
-        "feed": {"Cache-Control": "s-maxage=60, max-age=60, stale-while-revalidate=300"},
+        "feed": {"Cache-Control": "max-age=45, stale-while-revalidate=300"},
     }
     return {"Cache-Control": "private, no-store"} if personal else table[response]
 
@@ -341,6 +341,21 @@ class Release:
         return _release(css, _sha(css), html={"Cache-Control": "no-store"})
 
 
+def tells_the_visitor_the_time(db, user_id):
+    varies = {"Vary": "Cookie, Authorization"}
+    if user_id is None:
+        return {"Cache-Control": "max-age=60", **varies}, f"Hello, it is {time.time()}"
+    return {"Cache-Control": "private", **varies}, db.user(user_id)["email"]
+
+
+def looks_for_its_number(db, product_id, if_none_match):
+    product = db.product(product_id)
+    headers = {"Cache-Control": "max-age=1", "ETag": f'"{product["version"]}"'}
+    if if_none_match and f'"{product["version"]}' in if_none_match:
+        return 304, headers, ""
+    return 200, headers, json.dumps(product)
+
+
 WRONG = {
     "04_cdn_edge.headers": [
         Wrong("the article's header for all", the_articles_header_for_all, "90,000 s old"),
@@ -367,6 +382,15 @@ WRONG = {
             "a day of style", _but("stylesheet", "max-age=86400, immutable"), "for 86,400 s only"
         ),
         Wrong("home: a minute", _but("home", "max-age=60"), "serve it for 60 s without asking"),
+        Wrong("home: must-revalidate", _but("home", "must-revalidate"), "`home` with `must-reval"),
+        Wrong(
+            "search: only the edge", _but("search", "s-maxage=600"), "`s-maxage=600`: without `max"
+        ),
+        Wrong(
+            "feed: s-maxage",
+            _but("feed", "max-age=60, s-maxage=60, stale-while-revalidate=540"),
+            "beside `s-maxage` the standard forbids",
+        ),
         Wrong("home: no-store", _but("home", "no-store"), "no 304 can ever save it"),
         Wrong("search: max-age", _but("search", "max-age=600"), "no purge reaches a browser"),
         Wrong("search: no-cache", _but("search", "no-cache, s-maxage=600"), "expected was 600 s"),
@@ -399,6 +423,7 @@ WRONG = {
         Wrong("says nothing", says_nothing, "The page of alice has no Cache-Control"),
         Wrong("Vary: *", varies_by_everything, "Vary: *) is the same"),
         Wrong("kept for seconds", kept_for_seconds, "the visitor's page for 5 s"),
+        Wrong("tells the time", tells_the_visitor_the_time, "expected was the same page for all"),
         Wrong("name only", shows_the_name_only, "it should show"),
         Wrong("greets all as Alice", greets_the_visitor_as_alice, "it has an address"),
     ],
@@ -408,6 +433,9 @@ WRONG = {
         Wrong("the whole header", compares_the_whole_header, 'If-None-Match: "something-else", "'),
         Wrong("no weak ones", knows_no_weak_ones, 'If-None-Match: W/"'),
         Wrong("a part of it", looks_for_a_part, "only the ETag's beginning was answered 304"),
+        Wrong(
+            "a number in the header", looks_for_its_number, "only begins like it was answered 304"
+        ),
         Wrong("a body with the 304", sends_the_body_with_a_304, "a 304 has none"),
         Wrong("a bare 304", bare_304, "has no Cache-Control"),
         Wrong("no quotes", not_quoted, "expected was some text in double quotes"),

@@ -291,7 +291,7 @@ def stores_and_tries_again(cache, db, product_id, price_cents):
         try:
             step()
             return told
-        except (redis.ConnectionError, redis.TimeoutError):
+        except redis.RedisError:
             continue
     return "stale"
 
@@ -532,6 +532,55 @@ def key_by_key(requests):
     return {"saved": saved, "wasted": wasted}
 
 
+def fears_a_dead_cache_only(cache, db, product_id, price_cents):
+    db.update_product(product_id, price_cents=price_cents)
+    key, row = f"product:v1:{product_id}", json.dumps(db.product(product_id))
+    try:
+        cache.set(key, row, ex=60)
+        return "stored"
+    except (redis.ConnectionError, redis.TimeoutError):
+        pass
+    try:
+        cache.delete(key)
+        return "deleted"
+    except (redis.ConnectionError, redis.TimeoutError):
+        return "stale"
+
+
+def deleted_only_if_there_was_one(cache, db, product_id, price_cents):
+    db.update_product(product_id, price_cents=price_cents)
+    key, row = f"product:v1:{product_id}", json.dumps(db.product(product_id))
+    try:
+        cache.set(key, row, ex=60)
+        return "stored"
+    except redis.RedisError:
+        pass
+    try:
+        return "deleted" if cache.delete(key) else "stale"
+    except redis.RedisError:
+        return "stale"
+
+
+COMPARES_TEXTS = """
+local kept = redis.call('GET', KEYS[1])
+if kept and tostring(cjson.decode(kept).version) >= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+return 1
+"""
+
+
+def compares_versions_as_texts(cache, db, user_id, email):
+    db.update_user(user_id, email=email)
+    user = db.user(user_id)
+    cache.eval(COMPARES_TEXTS, 1, f"user:v1:{user_id}", json.dumps(user), str(user["version"]), 300)
+
+
+def under_a_lock(cache, db, user_id, email):
+    with cache.lock(f"lock:user:{user_id}", timeout=10):
+        db.update_user(user_id, email=email)
+        cache.set(f"user:v1:{user_id}", json.dumps(db.user(user_id)), ex=300)
+
+
 WRONG = {
     "06_write_through.both": [
         Wrong("only the database", only_the_database, "is still the old row"),
@@ -563,6 +612,8 @@ WRONG = {
         Wrong("deletes before", deletes_before_the_commit, "the old price is still in the cache"),
         Wrong("only deletes", only_deletes, "returned 'deleted', not 'stored'"),
         Wrong("for a day", for_a_day, "lives 86400 s"),
+        Wrong("only a dead cache", fears_a_dead_cache_only, "raised OutOfMemoryError"),
+        Wrong("counts what it deleted", deleted_only_if_there_was_one, "and no old copy there"),
         Wrong("insists", insists, "the cache was tried 10 times"),
         Wrong("updates again", updates_again, "was updated 2 times"),
     ],
@@ -576,6 +627,7 @@ WRONG = {
         Wrong("inside the transaction", inside_the_transaction, "which was never true"),
         Wrong("once more, later", stores_again_a_second_later, "stood still for 5 s"),
         Wrong("no TTL", script_without_ttl, "has no TTL"),
+        Wrong("9 is more than 10", compares_versions_as_texts, "compare versions as numbers"),
         Wrong("an ORM counts", counts_in_the_orm, "each has to raise it, there"),
     ],
     "06_write_through.worth": [
@@ -607,6 +659,7 @@ RIGHT = {
         one_at_a_time,
         through_the_pattern,
         put_of_the_pattern,
+        under_a_lock,
     ],
     "06_write_through.worth": [from_the_end, key_by_key],
 }

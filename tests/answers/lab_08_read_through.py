@@ -583,6 +583,69 @@ def shares_the_text(cache, db, flight, product_id):
     return json.loads(flight.do(("product", product_id), text))
 
 
+def _many(cache, register, name, ids, *, once=True, own=lambda id, key: id, hides=False):
+    """A batch with parts to change."""
+    entity, found = register[name], {}
+    keys = {id: f"{name}:v{entity.version}:{id}" for id in ids}
+    if not keys:
+        return {}
+    for (id, key), stored in zip(keys.items(), cache.mget(list(keys.values())), strict=True):
+        with contextlib.suppress(TypeError, ValueError):
+            found[own(id, key)] = json.loads(stored)
+    missing = [id for id in (keys if once else ids) if id not in found]
+    if missing:
+        try:
+            rows = entity.load(missing)
+        except Exception:
+            if not hides:
+                raise
+            return {id: found.get(id) for id in keys}
+        with cache.pipeline() as pipe:
+            for id in missing:
+                value = found[id] = rows.get(id)
+                kept = entity.absent_ttl if value is None else entity.ttl
+                pipe.set(keys[id], json.dumps(value), ex=kept)
+            pipe.execute()
+    return found
+
+
+def loads_twice_what_is_named_twice(cache, register, name, ids):
+    return _many(cache, register, name, ids, once=False)
+
+
+def reads_the_ids_off_the_keys(cache, register, name, ids):
+    return _many(cache, register, name, ids, own=lambda id, key: int(key.split(":")[2]))
+
+
+def shows_what_it_has(cache, register, name, ids):
+    return _many(cache, register, name, ids, hides=True)
+
+
+def stores_before_and_takes_it_back(cache, db, name, email):
+    key = f"account:v1:{email}"
+    cache.set(key, json.dumps({"id": 0, "name": name, "email": email}), ex=300)
+    try:
+        create_account(db, name, email)
+    except Exception:
+        cache.delete(key)
+        raise
+    cache.set(key, json.dumps(load_account(db, email)), ex=300)
+
+
+def looks_only_before_the_flight(cache, db, flight, product_id):
+    key = f"product:v1:{product_id}"
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+
+    def load_and_fill():
+        product = db.product(product_id)
+        cache.set(key, json.dumps(product), ex=300)
+        return product
+
+    return flight.do(key, load_and_fill)
+
+
 WRONG = {
     "08_read_through.registry": [
         Wrong("the version is written out", version_written_out, "expected was product:v3:1"),
@@ -619,6 +682,9 @@ WRONG = {
         Wrong("no ids is an error", no_ids_is_an_error, "refuses MGET without a key"),
         Wrong("MSET without TTL", msets_without_ttl, "has no TTL"),
         Wrong("a list of values", a_list_of_values, "a dict by id was expected"),
+        Wrong("named twice", loads_twice_what_is_named_twice, "asked for [6, 6], not [6]"),
+        Wrong("ids off the keys", reads_the_ids_off_the_keys, "['a:b', '7'] also has 7"),
+        Wrong("shows what it has", shows_what_it_has, "and read_many returned {1: None}"),
         Wrong("one broken copy breaks all", one_broken_copy_breaks_all, "raised JSONDecodeError"),
     ],
     "08_read_through.absence": [
@@ -631,6 +697,7 @@ WRONG = {
         Wrong("no TTL", stores_without_a_ttl, "has no TTL"),
         Wrong("without the id", stores_without_the_id, "finds {'name'"),
         Wrong("empties the cache", empties_the_cache, "Gone from the cache"),
+        Wrong("takes it back", stores_before_and_takes_it_back, "for a moment the cache had"),
         Wrong("hides the error", hides_the_error, "as if Zoe had an account"),
     ],
     "08_read_through.guard": [
@@ -638,7 +705,8 @@ WRONG = {
         Wrong("a key of its own", a_key_of_its_own, "under 200 different keys"),
         Wrong("one key for all", one_key_for_all, "asked for product 2 and got"),
         Wrong("fills outside", fills_outside, "cost 200 fills"),
-        Wrong("the first fills later", the_first_fills_later, "the flight was over before"),
+        Wrong("the first fills later", the_first_fills_later, "In 612 of all"),
+        Wrong("looks before", looks_only_before_the_flight, "In 36 of all 112 orders"),
         Wrong("never fills", never_fills, "After a first read the cache holds nothing"),
         Wrong("forgets to return", forgets_to_return, "gave None"),
         Wrong("never looks", never_looks, "Two reads asked 2 queries"),

@@ -27,6 +27,8 @@ READS = (
     (1.2, 0.0005, 0.0005),
     (0.02, 0.001, 0.005),
     (0.004, 0.001, 0.0),
+    (0.000_8, 0.0005, 0.0005),
+    (0.001, 0.001, 0.0005),
     (0.000_05, 0.0005, 0.0005),
 )
 NEAR = 0.0005  # of a hit rate: whoever rounds to a tenth of a per cent is right
@@ -46,6 +48,12 @@ def judge_break_even(answer: Any, trial: Trial) -> str:
             )
             continue
         found = _number(given)
+        if given is None:
+            slower = "no longer than the" if lookup == query else "against the"
+            trial.fail(
+                f"{case} None; expected was a share from 0 to 1, as a read that hits takes"
+                f" {_say(lookup)}, {slower} {_say(query)} of the query."
+            )
         if found is None:
             trial.fail(f"{case} {short(given)}; expected was a share from 0 to 1.")
         if not 0 <= found <= 1:
@@ -175,8 +183,10 @@ def judge_ttl_for(answer: Any, trial: Trial) -> str:
             )
         if seconds != int(seconds):
             trial.fail(f"{case} {seconds:,.6g}; expected was a whole number of seconds.")
+        # Without jitter all numbers are whole, and the sum is exact.
+        slack = 1e-6 if jitter else 0.0
         trial.expect(
-            (seconds + 1) * (1 + jitter) + window > budget - 1e-6,
+            (seconds + 1) * (1 + jitter) + window > budget - slack,
             f"{case} {seconds:,.0f} s, which keeps the budget, but so does {longest:,} s, with"
             " fewer queries: too short.",
         )
@@ -270,6 +280,8 @@ def judge_decide(answer: Any, trial: Trial) -> str:
 def _objection(card: Card, place: str, seconds: float) -> str:
     """What speaks against the decision, "" if nothing does."""
     if card.query is None:
+        if place == "nowhere":
+            return "no origin has it, so there is nobody to ask each time"
         fits = place == "store"
         return "" if fits else "no origin has it, so what is kept there is no copy but the only one"
     if place == "store":

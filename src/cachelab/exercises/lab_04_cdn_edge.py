@@ -80,6 +80,11 @@ class Policy:
         return max(self.seconds(name) or 0 for name in windows)
 
     @property
+    def guessed(self) -> bool:
+        """Whether a browser may guess for how long it is fresh (RFC 9111, section 4.2.2)."""
+        return self.seconds("max-age") is None and not {"no-store", "no-cache"} & self.says.keys()
+
+    @property
     def oldest(self) -> int:
         """The age in seconds of the oldest copy that anybody may be served."""
         return max(self.browser, self.shared) + self.window
@@ -209,6 +214,7 @@ def judge_headers(answer: Any, trial: Trial) -> None:
 
 
 Complaints = list[tuple[Any, str]]
+GUESS = "without `max-age` or `no-cache` a browser may guess for how long it is fresh, and not ask."
 
 
 def _product(policy: Policy) -> Complaints:
@@ -216,6 +222,7 @@ def _product(policy: Policy) -> Complaints:
     return [
         (kept == 0, "the edge keeps nothing, and every reader reaches the origin."),
         (oldest > 60, f"a reader may be served one {oldest:,} s old; expected was at most 60 s."),
+        (policy.guessed, GUESS),
     ]
 
 
@@ -277,6 +284,7 @@ def _home(policy: Policy) -> Complaints:
             f"a cache may serve it for {policy.oldest:,} s without asking; expected was to ask each"
             " time.",
         ),
+        (policy.guessed, GUESS),
     ]
 
 
@@ -294,6 +302,7 @@ def _search(policy: Policy) -> Complaints:
             policy.window > 0,
             f"an old one may be served for {policy.window} s more; expected were 600 s in all.",
         ),
+        (policy.guessed, GUESS),
     ]
 
 
@@ -309,6 +318,12 @@ def _feed(policy: Policy) -> Complaints:
             or "proxy-revalidate" in policy,
             "when it is no longer fresh, somebody waits for the slow query.",
         ),
+        (
+            "s-maxage" in policy,
+            "beside `s-maxage` the standard forbids an old copy, as beside `must-revalidate`: at an"
+            " edge that obeys somebody waits for the slow query.",
+        ),
+        (policy.guessed, GUESS),
         (
             policy.oldest > 600,
             f"a reader may be served one {policy.oldest:,} s old, fresh time and stale window added"
@@ -399,6 +414,12 @@ def judge_leak(answer: Any, trial: Trial) -> None:
         if number is None:
             trial.expect(
                 "@" not in body, f"The visitor's page is {short(body)}: it has an address."
+            )
+            _, again = _pair(trial, trial.call(answer, world.db, None), "The page of a visitor")
+            trial.expect(
+                again == body,
+                f"Two visitors were given {short(body)} and {short(again)}; expected was the same"
+                " page for all.",
             )
         else:
             address = greetings[name]
@@ -509,6 +530,8 @@ def judge_revalidate(answer: Any, trial: Trial) -> None:
     _not_modified(trial, world, answer, mine, etag)
     _full(trial, world, answer, 1, foreign, f"A request with If-None-Match: {foreign}")
     _full(trial, world, answer, 1, mine[:-2] + '"', "A request with only the ETag's beginning")
+    longer = mine[:-1] + '7"'
+    _full(trial, world, answer, 1, longer, "A request with an ETag that only begins like it")
     _not_modified(trial, world, answer, f"{foreign}, {mine}", etag)
     _not_modified(trial, world, answer, f"W/{mine}", etag)
 
