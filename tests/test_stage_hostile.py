@@ -434,6 +434,25 @@ def test_defaults_attributes_and_closures_that_hold_a_clock_follow_the_virtual_o
     assert type(held.lock) is type(_thread.allocate_lock())
 
 
+LEAVES_INSIDE_A_FENCE = """
+import os
+from cachelab import limits, stage
+
+def leaves_at_once(cache, db):
+    os._exit(4)
+
+ended = limits.run(stage.run, {"bad": leaves_at_once})
+print(ended.how, ended.value and type(ended.value.answers["bad"]).__name__)
+"""
+
+
+def test_an_actor_that_ends_the_process_inside_a_fence_is_stopped():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_INSIDE_A_FENCE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "returned Left"), done
+
+
 FIRST_RUN_INSIDE_A_FENCE = """
 import os
 from cachelab import limits, stage

@@ -7,6 +7,7 @@ way we do not know. `cachelab check` judges in a process of its own, which is ki
 
 from __future__ import annotations
 
+import _thread
 import builtins
 import concurrent.futures.thread as pools
 import contextlib
@@ -371,8 +372,8 @@ class _Fence:
 
     def _is_theirs(self) -> bool:
         """Whether the running thread is the one of the call, or was started by it."""
-        thread = threading.current_thread()
-        return thread is self._owner or thread in self._threads
+        here = _thread.get_ident()  # an actor of the stage has a current_thread() of its own
+        return any(thread.ident == here for thread in (self._owner, *self._threads))
 
     def _patches(self) -> Iterator[tuple[Any, str, Any]]:
         yield sys, "stdout", self.sink
