@@ -95,7 +95,7 @@ def test_the_chapters_run_on_a_strangers_server_and_leave_it_as_it_was(
     strict = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "60"]
     plugins = ["-p", "tools.nbval_live", "-p", "no:cacheprovider"]
     sanitized = ["--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
-    two_at_a_time = ["-p", "no:randomly", "-n", "2", "--dist", "loadscope"]
+    two_at_a_time = ["-p", "no:randomly", "-n", "3", "--dist", "loadscope"]
     # The solutions judge on worlds of their own; what reaches the server is in the notebooks.
     names = sorted((ROOT / "notebooks").glob(f"{CHAPTERS}_*.ipynb"))
     books = [str(path.relative_to(ROOT)) for path in names]
