@@ -46,7 +46,7 @@ test: ready ## run every test: units, contracts, check, all notebooks live and o
 	echo "make test: all parts passed"
 
 test-units: ready
-	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -n $(WORKERS) --max-worker-restart 0 --dist loadscope $(ARGS)
+	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -n $(WORKERS) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-notebooks-live: ready
 	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) notebooks solutions

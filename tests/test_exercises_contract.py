@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import json
 import os
@@ -185,9 +186,15 @@ def test_there_are_three_wrong_answers_and_another_right_one(exercise):
     assert right(exercise.id)
 
 
+@functools.cache
+def judged(exercise_id, answer):
+    """The verdict on a wrong answer, for the two tests that look at it."""
+    return check(exercise_id, answer.function)
+
+
 @pytest.mark.parametrize(("exercise", "answer"), WRONG)
 def test_a_wrong_answer_fails_for_its_own_reason(exercise, answer):
-    verdict = check(exercise.id, answer.function)
+    verdict = judged(exercise.id, answer)
     assert verdict.outcome == "failed", verdict
     assert answer.expect in verdict.summary
     assert is_one_sentence(verdict.summary)
@@ -195,7 +202,7 @@ def test_a_wrong_answer_fails_for_its_own_reason(exercise, answer):
 
 @every
 def test_no_two_wrong_answers_are_told_the_same(exercise):
-    said = [check(exercise.id, answer.function).summary for answer in wrong(exercise.id)]
+    said = [judged(exercise.id, answer).summary for answer in wrong(exercise.id)]
     assert len(said) == len(set(said))
 
 
@@ -326,8 +333,8 @@ HOSTILE = [
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """An endless answer is stopped after 0.3 s, not 2: there are hundreds of them."""
-    monkeypatch.setattr("cachelab.exercises.trial.SECONDS", 0.3)
+    """An endless answer is stopped after 0.15 s, not 2: there are hundreds of them."""
+    monkeypatch.setattr("cachelab.exercises.trial.SECONDS", 0.15)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -350,7 +357,7 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
 @every
 def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):
     with monkeypatch.context() as hurried:
-        hurried.setattr("cachelab.exercises.trial.SECONDS", 0.3)
+        hurried.setattr("cachelab.exercises.trial.SECONDS", 0.15)
         for answer in (catches_everything, asks_the_shell_to_leave, drops_the_table):
             check(exercise.id, answer)
     assert check(exercise.id, right(exercise.id)[0]).outcome == "passed"

@@ -247,7 +247,7 @@ def no_jitter(cache, db, product_id):
 
 
 def too_much_jitter(cache, db, product_id):
-    return _two_ends(cache, db, product_id, life=lambda: 45 + 15 * random.random(), keep=610)
+    return _two_ends(cache, db, product_id, life=lambda: 46 + 4 * random.random(), keep=606)
 
 
 def no_window(cache, db, product_id):
