@@ -12,6 +12,8 @@ PYTHON =
 ARGS =
 # How many processes run the tests.
 WORKERS = 2
+# The folders whose notebooks test-notebooks-live and -fake run.
+BOOKS = notebooks solutions
 
 RUN = .venv/bin/python
 # Each candidate is really run: a shim of a version manager may exist and fail.
@@ -46,13 +48,13 @@ test: ready ## run every test: units, contracts, check, all notebooks live and o
 	echo "make test: all parts passed"
 
 test-units: ready
-	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -n $(WORKERS) --max-worker-restart 0 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -n $(WORKERS) --max-worker-restart 0 --dist loadscope $(ARGS)
 
 test-notebooks-live: ready
-	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) notebooks solutions
+	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) $(BOOKS)
 
 test-notebooks-fake: ready
-	@$(PRIVATE) CACHELAB_BACKEND=fake $(NBVAL) $(ARGS) notebooks solutions
+	@$(PRIVATE) CACHELAB_BACKEND=fake $(NBVAL) $(ARGS) $(BOOKS)
 
 notebooks: ready ## rebuild notebooks/, labs/ and solutions/ from content/
 	@$(PRIVATE) $(RUN) -m tools.build $(ARGS)

@@ -83,8 +83,8 @@ def test_a_lab_is_used_to_the_full_and_the_others_keys_stay_byte_for_byte(
     assert everything(stranger) == before
 
 
-# All of them take minutes: `.ci/run extras` asks for that.
-CHAPTERS = "[0-9][0-9]" if os.environ.get("CACHELAB_EVERY_CHAPTER") else "0[05]"
+# What they send differs most: killing, streams, scripts, scans. All chapters would take minutes.
+CHAPTERS = {"05"} if not os.environ.get("CACHELAB_MORE_CHAPTERS") else {"00", "07", "09", "15"}
 
 
 @pytest.mark.timeout(900)
@@ -97,7 +97,9 @@ def test_the_chapters_run_on_a_strangers_server_and_leave_it_as_it_was(
     sanitized = ["--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
     two_at_a_time = ["-p", "no:randomly", "-n", "3", "--dist", "loadscope"]
     # The solutions judge on worlds of their own; what reaches the server is in the notebooks.
-    names = sorted((ROOT / "notebooks").glob(f"{CHAPTERS}_*.ipynb"))
+    names = [
+        one for one in sorted((ROOT / "notebooks").glob("*.ipynb")) if one.name[:2] in CHAPTERS
+    ]
     books = [str(path.relative_to(ROOT)) for path in names]
     command = ["-m", "pytest", "-q", *plugins, *strict, *sanitized, *two_at_a_time, *books]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CACHELAB_", "PYTEST_"))}
