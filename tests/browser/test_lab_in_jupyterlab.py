@@ -135,6 +135,9 @@ def test_the_sidebar_shows_what_a_learner_needs_and_no_plumbing(
     page: Page, jupyter: Jupyter, shots: Path
 ) -> None:
     open_notebook(page, jupyter, "notebooks/00_start_here.ipynb")
+    # The sidebar follows the notebook a moment later.
+    entry = page.locator(".jp-DirListing-itemText", has_text="00_start_here.ipynb")
+    expect(entry).to_be_visible()
     listed = page.locator(".jp-DirListing-item .jp-DirListing-itemText").all_inner_texts()
     page.screenshot(path=shots / "5_start.png")
     assert "00_start_here.ipynb" in listed
