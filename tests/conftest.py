@@ -1,6 +1,27 @@
-"""Let the tests import `tools`, which is not installed, from wherever pytest was started."""
+"""Let the tests import `tools`, which is not installed, and share the work out among processes."""
 
+from __future__ import annotations
+
+import re
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+class ByFileAndLab(LoadScopeScheduling):
+    """A file stays on one worker; the contract, by far the largest, is shared out by labs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        lab = re.search(r"test_exercises_contract\.py::.*\[(\d\d_\w+)\.", nodeid)
+        return lab[1] if lab else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Only for `--dist loadscope`, which `make test-units` asks for."""
+    return ByFileAndLab(config, log) if config.getvalue("dist") == "loadscope" else None

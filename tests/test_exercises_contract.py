@@ -337,18 +337,10 @@ def impatient(monkeypatch):
     monkeypatch.setattr("cachelab.exercises.trial.SECONDS", 0.15)
 
 
-# The limits are the same for all: the first exercise of each lab meets every one of them.
-FIRST = [catalogue(lab)[0] for lab in sorted({exercise.lab for exercise in EXERCISES})]
-OF_EACH_KIND = [raises, loops, leaves_at_once, returns_none, returns_something_rude, is_async, None]
-MEETINGS = [
-    here(exercise, answer)
-    for exercise in EXERCISES
-    for answer in (HOSTILE if exercise in FIRST else OF_EACH_KIND)
-]
-
-
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("exercise", "answer"), MEETINGS)
+@pytest.mark.parametrize(
+    ("exercise", "answer"), [here(one, answer) for one in EXERCISES for answer in HOSTILE]
+)
 def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, answer, capsys):
     builtins.exit = getattr(builtins, "exit", sys.exit)
     before = (sys.stdout, sys.stderr, os._exit, builtins.exit, threading.Thread.start)
@@ -363,7 +355,7 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
     assert len(repr(verdict)) < 10_000
 
 
-@pytest.mark.parametrize("exercise", [here(exercise) for exercise in FIRST])
+@every
 def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):
     with monkeypatch.context() as hurried:
         hurried.setattr("cachelab.exercises.trial.SECONDS", 0.15)
