@@ -320,6 +320,23 @@ def test_a_world_shares_nothing_with_another(world):
         other.close()
 
 
+@pytest.mark.parametrize("script", [False, True])
+def test_a_ttl_is_what_the_answer_left_however_long_the_judge_takes(world, script):
+    if script:
+        world.cache.eval("return redis.call('SET', KEYS[1], 'x', 'EX', 300)", 1, "k")
+    else:
+        world.cache.set("k", "x", ex=300)
+    world.cache.get("k")
+    world.cache.set("k", "y", nx=True)  # refused: writes nothing
+    time.sleep(0.05)
+    world.cache.get("k")
+    assert world.ttl("k") == 300
+    world.fast_forward(100)
+    assert world.ttl("k") == 200
+    world.put("k", "x", 10)
+    assert 9.9 < world.ttl("k") <= 10
+
+
 def test_fast_forward_ends_what_is_due_and_moves_the_clock(world):
     world.cache.set("soon", "1", ex=10)
     world.cache.set("late", "1", ex=1_000)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
-
-import numpy as np
 
 from cachelab import stage
 from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
+from cachelab.exercises.trial import Trial, finite
 from cachelab.models import ttl as ttl_model
 from cachelab.models import worth
 from cachelab.verdict import short
@@ -47,7 +43,7 @@ def judge_break_even(answer: Any, trial: Trial) -> str:
                 f" {_say(lookup)} with the cache and {_say(query)} without.",
             )
             continue
-        found = _number(given)
+        found = finite(given)
         if given is None:
             slower = "no longer than the" if lookup == query else "against the"
             trial.fail(
@@ -94,7 +90,7 @@ def judge_memory_bill(answer: Any, trial: Trial) -> str:
                 f'memory_bill gave {short(given)}; expected was a dict with "most", "usual" and'
                 ' "bill".'
             )
-        numbers = {part: _number(given[part]) for part in PARTS}
+        numbers = {part: finite(given[part]) for part in PARTS}
         for part, found in numbers.items():
             trial.expect(
                 found is not None,
@@ -155,7 +151,7 @@ def judge_ttl_for(answer: Any, trial: Trial) -> str:
         given = trial.call(answer, budget, jitter, window)
         case = f"Budget {budget:,} s, jitter {jitter:.0%}, window {window:,} s: ttl_for gave"
         longest = math.floor((budget - window) / (1 + jitter) + 1e-9)
-        seconds = _number(given)
+        seconds = finite(given)
         if given is not None and seconds is None:
             trial.fail(f"{case} {short(given)}; expected was a whole number of seconds or None.")
         if longest < 1:
@@ -261,7 +257,7 @@ def judge_decide(answer: Any, trial: Trial) -> str:
         place, seconds = given
         if type(place) is not str or place not in PLACES:
             trial.fail(f"{card.data}: {short(place)} is none of the places {', '.join(PLACES)}.")
-        life = _number(seconds)
+        life = finite(seconds)
         if place in ROOM and life is None:
             trial.fail(
                 f"{card.data}: {short(seconds)} is no TTL; expected was a number of seconds."
@@ -349,17 +345,6 @@ def _said(place: str, seconds: float | None) -> str:
 
 
 # What several of them need -------------------------------------------------------------------
-
-
-def _number(given: Any) -> float | None:
-    """A finite number as a float, or None for anything else."""
-    if isinstance(given, bool) or not isinstance(given, (int, float, Fraction, Decimal, np.number)):
-        return None
-    try:
-        found = float(given)
-    except (OverflowError, ValueError, TypeError):
-        return None
-    return found if math.isfinite(found) else None
 
 
 def _close(found: float, right: float) -> bool:

@@ -161,7 +161,7 @@ def _expect_life(trial: Trial, world: World, key: str, when: str) -> None:
     left = world.ttl(key)
     trial.expect(left is not None, f"{when} the session has no TTL: nobody is ever logged out.")
     trial.expect(
-        LIFE - 5 < (left or 0) <= LIFE,
+        LIFE - 1 < (left or 0) <= LIFE,
         f"{when} the session lives {left:,.0f} s more; expected were {LIFE:,} s.",
     )
 

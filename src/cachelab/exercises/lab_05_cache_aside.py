@@ -328,7 +328,7 @@ def _expect_ttl(trial: Trial, world: World, key: str, least: float, most: float)
     trial.expect(left is not None, f"The copy under {key} has no TTL: it would stay for ever.")
     wanted = f"{most:g} s" if least == most else f"{least:g} to {most:g} s"
     trial.expect(
-        least - min(5, least / 10) < (left or 0) <= most,
+        least - min(1, least / 10) < (left or 0) <= most,
         f"The copy under {key} lives {left:g} s; expected was {wanted}.",
     )
 

@@ -536,7 +536,7 @@ def _expect_row(trial: Trial, world: World, key: str, truth: Any, seconds: int) 
     left = world.ttl(key)
     trial.expect(left is not None, f"The copy under {key} has no TTL: it would stay for ever.")
     trial.expect(
-        seconds - 5 < (left or 0) <= seconds,
+        seconds - 1 < (left or 0) <= seconds,
         f"The copy under {key} lives {left:.0f} s; expected was {seconds} s.",
     )
 

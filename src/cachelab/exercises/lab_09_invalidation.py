@@ -228,7 +228,7 @@ def _expect_loads(answer: Any, trial: Trial, value: Any) -> None:
     left = world.ttl(KEY)
     trial.expect(world.peek(KEY) is not None, f"After a read nothing is under {KEY}.")
     trial.expect(left is not None, f"The copy under {KEY} has no TTL: it would stay for ever.")
-    trial.expect(295 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
+    trial.expect(299 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
 
 
 def _expect_voids(answer: Any, trial: Trial) -> None:

@@ -211,7 +211,7 @@ def _expect_copy(trial: Trial, world: World, truth: Any) -> None:
     left = world.ttl(KEY)
     trial.expect(left is not None, f"The copy under {KEY} has no TTL.")
     trial.expect(
-        295 <= (left or 0) <= 300, f"The copy under {KEY} lives {left:g} s; expected was 300 s."
+        299 <= (left or 0) <= 300, f"The copy under {KEY} lives {left:g} s; expected was 300 s."
     )
 
 
@@ -502,7 +502,7 @@ def judge_early(answer: Any, trial: Trial) -> None:
     )
     left = world.ttl(KEY)
     trial.expect(
-        left is not None and 995 <= left <= 1000,
+        left is not None and 999 <= left <= 1000,
         f"With ttl=1000 the copy lives {'for ever' if left is None else f'{left:g} s'}.",
     )
 

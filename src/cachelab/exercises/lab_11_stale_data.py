@@ -172,7 +172,7 @@ def judge_versioned(answer: Any, trial: Trial) -> str:
         )
         left = world.ttl(key)
         trial.expect(left is not None, "The copy has no TTL: it would stay for ever.")
-        trial.expect(295 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
+        trial.expect(299 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
 
     with world.trace.acting("eviction"):
         world.cache.delete(key)
@@ -231,7 +231,7 @@ def judge_lease(answer: Any, trial: Trial) -> str:
     )
     left = world.ttl(KEY)
     trial.expect(left is not None, f"The copy under {KEY} has no TTL: it would stay for ever.")
-    trial.expect(295 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
+    trial.expect(299 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
     lease, seconds = during[0]
     if lease is None:
         ever = any(LEASE in event.on for event in world.trace)

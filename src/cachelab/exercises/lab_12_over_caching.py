@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from cachelab.exercises.trial import Exercise, Trial
+from cachelab.exercises.trial import Exercise, Trial, finite
 from cachelab.trace import Event, Trace
 from cachelab.verdict import short
 
@@ -332,7 +329,7 @@ def _expect_counts(trial: Trial, given: Any) -> None:
     named = ", ".join(f'"{name}"' for name in REASONS)
     trial.expect(fine, f"why_missed gave {short(given)}; expected was a dict with {named}.")
     for name in REASONS:
-        count = _number(given[name])
+        count = finite(given[name])
         trial.expect(
             count is not None and count == int(count),
             f"{name!r} is {short(given[name])}; expected was a count.",
@@ -389,7 +386,7 @@ def judge_rates(answer: Any, trial: Trial) -> str:
             "time": 1 - waited / query,
         }
         for name in RATES:
-            found = _number(given[name])
+            found = finite(given[name])
             if found is None:
                 trial.fail(f"{told}: {name!r} is {short(given[name])}; expected was a share of 1.")
             if abs(found - right[name]) <= 0.001:
@@ -573,26 +570,15 @@ def _copy(run: Trace) -> Trace:
     return Trace(events=list(run.events), exact=True)
 
 
-def _number(given: Any) -> float | None:
-    """A finite number as a float, or None for anything else."""
-    if isinstance(given, bool) or not isinstance(given, (int, float, Fraction, Decimal, np.number)):
-        return None
-    try:
-        found = float(given)
-    except (OverflowError, ValueError, TypeError):
-        return None
-    return found if math.isfinite(found) else None
-
-
 def _same(found: Any, wanted: Any) -> bool:
     if wanted is None or isinstance(wanted, bool):
         return found is wanted or (isinstance(found, np.bool_) and bool(found) is wanted)
-    number = _number(found)
+    number = finite(found)
     return number is not None and abs(number - wanted) <= 0.005 * abs(wanted) + 1e-6
 
 
 def _say(value: Any) -> str:
-    number = _number(value)
+    number = finite(value)
     return short(value) if number is None else f"{number:.4g}"
 
 

@@ -178,7 +178,7 @@ def judge_two_ends(answer: Any, trial: Trial) -> None:
     left = world.ttl("product:v1:1")
     trial.expect(left is not None, "The copy has no TTL: it would stay for ever.")
     trial.expect(
-        640 <= (left or 0) <= 661,
+        650 <= (left or 0) <= 660,
         f"The copy lives {left:g} s; expected were 651 to 660: TTL and window together.",
     )
 

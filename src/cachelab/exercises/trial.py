@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import math
 import os
 import re
 import sqlite3
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NoReturn
 
+import numpy as np
 import sqlalchemy as sa
 
 from cachelab import stage
@@ -33,7 +37,7 @@ from cachelab.stage.world import Actors
 from cachelab.trace import Trace
 from cachelab.verdict import Outcome, Verdict, short
 
-__all__ = ["Exercise", "Over", "Trial", "World", "judge", "misfit"]
+__all__ = ["Exercise", "Over", "Trial", "World", "finite", "judge", "misfit"]
 
 # Kept back of a check's time: to stop what runs, to clear away, to write the verdict.
 RESERVE = 2.0
@@ -277,6 +281,17 @@ def _gone(table: str) -> str:
 
 
 # What kind of thing the answer is ------------------------------------------------------------
+
+
+def finite(given: Any) -> float | None:
+    """A finite number as a float, or None for anything else."""
+    if isinstance(given, bool) or not isinstance(given, (int, float, Fraction, Decimal, np.number)):
+        return None
+    try:
+        found = float(given)
+    except (OverflowError, ValueError, TypeError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def misfit(exercise: Exercise, answer: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,22 +17,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import server as servers
-from cachelab.client import Cache
+from cachelab.client import SCRIPTS, Cache
 from cachelab.freshness import Freshness
 from cachelab.guard import Guard
 from cachelab.origin import SMALL, Origin, Size, copy_of_shop, open_sqlite
 from cachelab.trace import Event, Trace
 
+SCRIPTED = ""  # no key has this name
 CACHE_KINDS = frozenset({"hit", "miss", "fill", "delete", "command"})
 
 
 class World:
     """A fresh cache (`.cache`), a fresh small shop (`.db`), and the trace of what happens to them.
 
-    Its clock moves only by `fast_forward`. Nothing is shared with another world, or with the
-    learner's own Lab. `someone_else` is the same database in the hands of another service. `truth`
-    is it for the judge: what that reads is neither counted nor recorded; of what it writes, the
-    trace shows the commit.
+    Its clock moves only by `fast_forward`, also as far as `ttl` is concerned. Nothing is shared
+    with another world, or with the learner's own Lab. `someone_else` is the same database in the
+    hands of another service. `truth` is it for the judge: what that reads is neither counted nor
+    recorded; of what it writes, the trace shows the commit.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class World:
         self.truth = Origin(_engine(self._folder), Trace(clock=lambda: self.now))
         self.truth.trace.freshness = _CommitsOnly(self.trace)
         self._is_down = False
+        self._written: dict[str, float] = {}  # key, or SCRIPTED: real time of its last write
+        self.trace.watchers.append(self._note_write)
 
     # What happens to it ---------------------------------------------------------------------
 
@@ -139,15 +143,25 @@ class World:
             return read[kind]() if kind in read else f"<{kind}>"
 
     def ttl(self, key: str) -> float | None:
-        """Seconds that the key has left; None without a TTL, or without the key."""
+        """Seconds that the key has left; None without a TTL, or without the key.
+
+        fakeredis counts in real time. What has passed of that since the answer wrote the key is
+        the machine's business, and is not taken off.
+        """
+        now = time.monotonic()  # before it is asked for: a pause in between adds nothing
         with self._reachable() as cache:
             left = cache.pttl(key)
-        return left / 1000 if left >= 0 else None
+        if left < 0:
+            return None
+        written = max(self._written.get(key, 0.0), self._written.get(SCRIPTED, 0.0))
+        passed = now - written if written else 0.0
+        return round(left / 1000 + passed, 2)
 
     def put(self, key: str, text: str, seconds: float | None = None) -> None:
         """Store a text, with a TTL or without."""
         with self._reachable() as cache:
             cache.set(key, text, px=None if seconds is None else round(seconds * 1000))
+        self._written[key] = time.monotonic()
         self.trace.freshness.deleted(key)  # what it is made of, nobody knows
 
     def close(self) -> None:
@@ -157,6 +171,13 @@ class World:
         shutil.rmtree(self._folder, ignore_errors=True)
         self.cache.connection_pool.disconnect()
         self.db.engine.dispose()
+
+    def _note_write(self, event: Event) -> None:
+        if event.kind not in ("fill", "command") or event.detail.endswith("refused"):
+            return
+        # Which keys a script has written, only the script knows.
+        names = [SCRIPTED] if event.what in SCRIPTS else event.on.split(", ")
+        self._written |= dict.fromkeys(names, time.monotonic())
 
     @property
     def _fake(self) -> Any:
