@@ -4,7 +4,7 @@
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
 .PHONY: help ready lab test test-units test-notebooks-live test-notebooks-fake notebooks check \
-        bench lint format lock clean
+        bench site lint format lock clean
 
 # PYTHON="/path/to/python3.12" chooses the Python of .venv; unset, the first that serves is taken.
 PYTHON =
@@ -26,7 +26,7 @@ PRIVATE = JUPYTER_CONFIG_DIR="$$PWD/.cachelab/jupyter/config" \
           JUPYTER_RUNTIME_DIR="$$PWD/.cachelab/jupyter/runtime" \
           IPYTHONDIR="$$PWD/.cachelab/ipython" MPLCONFIGDIR="$$PWD/.cachelab/matplotlib" \
           CACHELAB_HOME="$${CACHELAB_HOME:-$$PWD/.cachelab/home}"
-NBVAL = $(RUN) -m pytest -q -p tools.nbval_live -p no:randomly -n $(WORKERS) --dist loadscope \
+NBVAL = $(RUN) -m pytest -q -p tools.nbval_live -p no:randomly -p no:valkey -n $(WORKERS) --dist loadscope \
         --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 60
 
 help: ## show this list
@@ -48,7 +48,7 @@ test: ready ## run every test: units, contracts, check, all notebooks live and o
 	echo "make test: all parts passed"
 
 test-units: ready
-	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -n $(WORKERS) --max-worker-restart 0 --dist loadscope $(ARGS)
+	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -p no:nbval -p no:valkey -n $(WORKERS) --max-worker-restart 0 --dist loadscope $(ARGS)
 
 test-notebooks-live: ready
 	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) $(BOOKS)
@@ -62,12 +62,25 @@ notebooks: ready ## rebuild notebooks/, labs/ and solutions/ from content/
 check: ready ## prove in seconds that the notebooks match content/
 	@$(RUN) -m tools.build --check
 
+.PHONY: slides
+slides: ready ## make slides of a chapter (ARGS="10_stampede") in .cachelab/slides; needs npm once
+	@$(PRIVATE) $(RUN) -m tools.slides $(ARGS)
+
+.PHONY: hub
+hub: SETUP = --ci
+hub: ready ## start a hub for a class on this machine (ARGS="--learners 10"); needs node, npm
+	@exec $(RUN) workshop/hub/run.py $(ARGS)
+
 bench: SETUP = --ci
 bench: ready ## print the performance tables
 	@for bench in benchmarks/*.py; do \
 	    [ -f "$$bench" ] || { echo "There is no benchmark yet."; continue; }; \
 	    echo "== $$bench"; $(PRIVATE) $(RUN) "$$bench" || exit 1; \
 	done
+
+site: SETUP = --ci
+site: ready ## build the book of all notebooks and solved labs, in .cachelab/site
+	@$(RUN) -m tools.site $(ARGS)
 
 lint: SETUP = --ci
 lint: ready ## check format, style, types and the order of the rooms
