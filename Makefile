@@ -104,8 +104,8 @@ lock: ready ## make requirements.txt and requirements-ci.txt anew from pyproject
 LOCK = $(RUN) -m uv pip compile -q pyproject.toml --universal --python-version 3.11 \
        --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --no-annotate
 
-clean: ## remove .venv, .cachelab and caches (what you wrote in labs/ stays)
-	rm -rf .venv .cachelab .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache \
+clean: ## remove .venv, .cachelab and caches (what you wrote in labs/ or on a hub stays)
+	rm -rf .venv $(filter-out .cachelab/hub,$(wildcard .cachelab/*)) .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache \
 	    .ci/artefacts build dist .coverage
 	find src tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

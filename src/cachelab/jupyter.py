@@ -1,5 +1,7 @@
 """Start JupyterLab as a learner should meet it: private to this machine, offline, at the start."""
 
+from __future__ import annotations
+
 import ipaddress
 import os
 import socket
@@ -7,7 +9,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Path(__file__).resolve().parent / "jupyter_settings"
@@ -19,6 +24,7 @@ PLUMBING = [
     "src", "tools", "tests", "content", "benchmarks", "docs", "build", "dist",
     "Makefile", "Dockerfile", "docker-compose.yml", "environment.yml", "conftest.py",
     "pyproject.toml", "requirements*.txt", "LICENSE*", "CHANGELOG.md", "CONTRIBUTING.md",
+    "site", "action.yml", "postBuild", "start",
 ]  # fmt: skip
 
 
@@ -27,7 +33,12 @@ class Refused(Exception):
 
 
 def project_root() -> Path:
-    """The folder that holds the notebooks: the clone we run from, else where we are."""
+    """The folder that holds the notebooks: the clone we run from, else where we are.
+
+    A hub names the learner's home in CACHELAB_ROOT instead.
+    """
+    if given := os.environ.get("CACHELAB_ROOT"):
+        return Path(given)
     return ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()
 
 
@@ -99,22 +110,12 @@ def refuse_taken_port(ip: str, port: int) -> None:
             ) from None
 
 
-def launch(args: Sequence[str] = ()) -> int:
-    """Run JupyterLab until it is stopped, with JupyterLab's own command-line arguments.
-
-    Returns the exit code; 1 after one sentence if it would be open to strangers or if the port
-    asked for is taken.
-    """
-    root = project_root()
-    set_environment(root)
-    # Only now: jupyter_core reads the environment when it is imported.
+def settings(root: Path) -> Config:
+    """JupyterLab's settings for the workbook in `root`, alone on a laptop or under a hub."""
     import zmq
-    from jupyter_server import serverapp
-    from jupyterlab.labapp import LabApp
     from traitlets.config import Config
 
     config = Config()
-    config.ServerApp.ip = "0.0.0.0" if in_container() else "127.0.0.1"
     config.ServerApp.root_dir = str(root)
     config.ServerApp.answer_yes = True  # one Ctrl-C ends it; autosave has kept the work
     config.ServerApp.allow_root = True  # a container or a fresh machine may have no other user
@@ -129,6 +130,23 @@ def launch(args: Sequence[str] = ()) -> int:
         config.KernelManager.transport_encryption = "auto"
     if (root / START).is_file():
         config.LabApp.default_url = f"/lab/tree/{START}"
+    return config
+
+
+def launch(args: Sequence[str] = ()) -> int:
+    """Run JupyterLab until it is stopped, with JupyterLab's own command-line arguments.
+
+    Returns the exit code; 1 after one sentence if it would be open to strangers or if the port
+    asked for is taken.
+    """
+    root = project_root()
+    set_environment(root)
+    # Only now: jupyter_core reads the environment when it is imported.
+    from jupyter_server import serverapp
+    from jupyterlab.labapp import LabApp
+
+    config = settings(root)
+    config.ServerApp.ip = "0.0.0.0" if in_container() else "127.0.0.1"
 
     # Of the same name, since Jupyter files command-line options under it.
     class ServerApp(serverapp.ServerApp):  # type: ignore[misc, unused-ignore]
