@@ -328,13 +328,13 @@ def test_a_ttl_is_what_the_answer_left_however_long_the_judge_takes(world, scrip
         world.cache.set("k", "x", ex=300)
     world.cache.get("k")
     world.cache.set("k", "y", nx=True)  # refused: writes nothing
-    time.sleep(0.05)
+    time.sleep(0.5)
     world.cache.get("k")
-    assert world.ttl("k") == 300
+    assert 299.7 < world.ttl("k") <= 300
     world.fast_forward(100)
-    assert world.ttl("k") == 200
+    assert 199.7 < world.ttl("k") <= 200
     world.put("k", "x", 10)
-    assert 9.9 < world.ttl("k") <= 10
+    assert 9.7 < world.ttl("k") <= 10
 
 
 def test_fast_forward_ends_what_is_due_and_moves_the_clock(world):

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cachelab.exercises import check, hint
+    from cachelab.board import check, join
+    from cachelab.exercises import hint
     from cachelab.figures import lanes, sequence, show
     from cachelab.lab import start
 
 __version__ = "0.1.0"
-__all__ = ["check", "hint", "lanes", "sequence", "show", "start"]
+__all__ = ["check", "hint", "join", "lanes", "sequence", "show", "start"]
 
 _HOMES = {
     "start": "cachelab.lab",
-    "check": "cachelab.exercises",
+    "check": "cachelab.board",
     "hint": "cachelab.exercises",
+    "join": "cachelab.board",
     "lanes": "cachelab.figures",
     "sequence": "cachelab.figures",
     "show": "cachelab.figures",

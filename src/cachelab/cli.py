@@ -1,4 +1,4 @@
-"""The command line: `cachelab lab`, `doctor`, `check`, `reset`."""
+"""The command line: `cachelab lab`, `doctor`, `check`, `reset`, `board`, `class`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 
+from cachelab.board import commands as board_commands
+from cachelab.errors import OneSentence
 from cachelab.jupyter import project_root
 
 OLDEST_PYTHON = (3, 11)
@@ -46,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
-    except Refused as why:
-        print(why, file=sys.stderr)
+    except (Refused, OneSentence) as why:
+        print(_plain(str(why)), file=sys.stderr)
         return IMPOSSIBLE
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -85,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     reset = commands.add_parser("reset", help="give a lab back as it was; keeps a backup")
     reset.add_argument("lab", help="its stem, 05_cache_aside, or its file")
     reset.set_defaults(command=_reset)
+
+    board_commands.add_to(commands)
     return parser
 
 
@@ -104,11 +108,16 @@ def _check(asked: argparse.Namespace) -> int:
         for _, verdict in judged.verdicts:
             print(f"{verdict['outcome']:<15}{verdict['exercise']}")
             if verdict["outcome"] != "passed":
-                print(f"{'':15}{verdict['summary']}")
+                print(f"{'':15}{_plain(verdict['summary'])}")
         for number, problem in judged.cells:
-            print(f"Cell {number}: {problem}")
+            print(f"Cell {number}: {_plain(problem)}")
         print(f"{judged.passed} of {len(judged.verdicts)} passed in {judged.file}")
     return PASSED if judged.passed == len(judged.verdicts) else NOT_ALL
+
+
+def _plain(text: str) -> str:
+    """A submission's words without anything that a terminal would obey."""
+    return "".join(each if each.isprintable() else " " for each in text)
 
 
 # reset ---------------------------------------------------------------------------------------

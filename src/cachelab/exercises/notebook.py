@@ -1,6 +1,7 @@
 """Judges a whole lab file: runs it in a kernel of its own and then checks every exercise.
 
-The kernel can be killed from outside, so nothing that an answer does can stop the judging.
+The kernel can be killed from outside, so nothing that an answer does can stop the judging. It has
+a home and a temp folder of its own, nothing secret in its environment, and a fence (`fence.py`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import secrets
 import shutil
 import signal
@@ -19,13 +21,23 @@ from typing import Any, Literal
 
 from cachelab.exercises import catalogue, labs
 from cachelab.exercises.exercise import Exercise
-from cachelab.guard import Guard
+from cachelab.guard import Guard, GuardError
+from cachelab.lab import _kept_shop
 from cachelab.limits import CHECK_SECONDS
-from cachelab.verdict import MIME, Verdict
+from cachelab.origin import copy_of_shop
+from cachelab.verdict import MIME, OUTCOMES, Verdict
 
 CELL_SECONDS = 20.0
+CELLS_SECONDS = 120.0  # for all cells of a lab together, those that have to be run again included
 START_SECONDS = 60.0
 INTERRUPT_SECONDS = 2.0  # what a cell has to end in when it is interrupted, before it is killed
+
+# What a submission sees of the user's environment: no tokens, no addresses of servers, no board.
+SEEN = re.compile(
+    r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|VIRTUAL_ENV|PYTHON\w+|CONDA\w*|LD_LIBRARY_PATH|DYLD_\w+"
+    r"|\w+_NUM_THREADS|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT"
+    r"|CACHELAB_(BACKEND|SERVER|EDGE|STRICT)"
+)
 
 
 class CannotJudge(Exception):
@@ -70,17 +82,20 @@ class Judged:
         }
 
 
-def judge_lab(path: Path, cell_seconds: float = CELL_SECONDS) -> Judged:
+def judge_lab(path: Path, cell_seconds: float | None = None) -> Judged:
     """Judge the lab at `path`; CannotJudge, one sentence, when that is not possible."""
     lab, cells = read_lab(path)
     exercises = catalogue(lab)
-    run = _Run(path, cells, cell_seconds)
+    run = _Run(path, lab, cells, CELL_SECONDS if cell_seconds is None else cell_seconds)
     try:
         run.start()
         for number, cell in enumerate(cells, 1):
             if cell.is_code:
                 run.cell(number, cell)
         verdicts = [(exercise, run.judge(exercise)) for exercise in exercises]
+    except (GuardError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotJudge(f"{path} could not be judged to the end: {reason}.") from None
     finally:
         run.close()
     return Judged(lab, str(path), verdicts, run.stopped)
@@ -117,7 +132,20 @@ def read_lab(path: Path) -> tuple[str, list[Cell]]:
     cells = raw.get("cells") if isinstance(raw, dict) else None
     if not isinstance(cells, list) or raw.get("nbformat") != 4:
         raise CannotJudge(f"{path} is not a notebook of format 4.")
+    language = _language(raw.get("metadata"))
+    if language != "python":
+        raise CannotJudge(f"{path} is written for {language[:40]!r}, but a lab is in Python.")
     return _stem(path, raw), [_cell(path, cell) for cell in cells]
+
+
+def _language(metadata: Any) -> str:
+    """The language a notebook says it is in; "python" when it says nothing."""
+    for part, name in (("language_info", "name"), ("kernelspec", "language")):
+        told = metadata.get(part) if isinstance(metadata, dict) else None
+        said = told.get(name) if isinstance(told, dict) else None
+        if isinstance(said, str) and said:
+            return said.lower()
+    return "python"
 
 
 def _cell(path: Path, raw: Any) -> Cell:
@@ -162,6 +190,7 @@ class _Run:
     """One lab in one kernel, or in several, if some have to be killed."""
 
     path: Path
+    lab: str
     cells: list[Cell]
     cell_seconds: float
     good: list[str] = field(default_factory=list)  # ran to their end, in order
@@ -170,9 +199,10 @@ class _Run:
     _guard: Guard | None = None
     _client: Any = None
     _pid: int = 0
+    _until: float = field(default_factory=lambda: time.monotonic() + CELLS_SECONDS)
 
     def start(self) -> None:
-        """A fresh kernel with the user's variables, but folders of its own."""
+        """A fresh kernel with folders of its own, inside the fence."""
         try:
             from jupyter_client.blocking.client import BlockingKernelClient
             from jupyter_client.connect import write_connection_file
@@ -182,7 +212,7 @@ class _Run:
             ) from None
         if self._guard is None:
             self._guard = Guard()
-            shutil.copy2(self.path, self._guard.folder / self.path.name)
+            self._furnish(self._guard.folder)
         folder = self._guard.folder
         label = secrets.token_hex(2)
         file = str(folder / f"kernel-{label}.json")
@@ -193,16 +223,7 @@ class _Run:
         write_connection_file(file, **place)
         self._pid = self._guard.spawn(
             [sys.executable, "-m", "ipykernel_launcher", "-f", file, "--log-level=CRITICAL"],
-            env={
-                **os.environ,
-                "CACHELAB_JUDGING": "1",
-                "MPLBACKEND": "agg",
-                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                **{
-                    name: str(folder / "private")
-                    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR")
-                },
-            },
+            env=self._environment(),
             log="kernel.log",
         )
         self._client = BlockingKernelClient(connection_file=file)
@@ -212,11 +233,50 @@ class _Run:
         while True:
             try:
                 self._client.wait_for_ready(timeout=1)
-                return
+                break
             except RuntimeError:
                 if self._is_dead() or time.monotonic() > deadline:
                     said = f"No kernel could be started: {self._last_words()}."
                     raise CannotJudge(said) from None
+
+        raised = self._execute(
+            f"__import__('os').chdir({str(self._work)!r})\n"
+            "__import__('cachelab.exercises.fence', fromlist=['up']).up("
+            f"{str(self._work)!r}, {self.lab!r})",
+            START_SECONDS,
+        )
+        if raised.ended != "idle" or raised.error:
+            why = raised.error or "it did not come up"
+            raise CannotJudge(f"No fence could be put around the lab: {why}.")
+
+    @property
+    def _work(self) -> Path:
+        """The one folder in which the submission may write."""
+        assert self._guard is not None
+        return self._guard.folder / "work"
+
+    def _furnish(self, folder: Path) -> None:
+        """Make the submission's folders; the shop is seeded here, by nobody's code but ours."""
+        for name in ("home", "tmp", "private"):
+            (self._work / name).mkdir(parents=True)
+        shutil.copyfile(self.path, self._work / self.path.name)
+        copy_of_shop(folder, _kept_shop()).unlink()
+        for kept in _kept_shop().glob("shop-*.sqlite"):
+            shutil.copyfile(kept, self._work / "home" / kept.name)
+
+    def _environment(self) -> dict[str, str]:
+        seen = {name: value for name, value in os.environ.items() if SEEN.fullmatch(name.upper())}
+        home, temp, private = (str(self._work / name) for name in ("home", "tmp", "private"))
+        return {
+            **seen,
+            **dict.fromkeys(("HOME", "USERPROFILE", "CACHELAB_HOME"), home),
+            **dict.fromkeys(("TMPDIR", "TMP", "TEMP"), temp),
+            **dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "MPLCONFIGDIR"), private),
+            "CACHELAB_JUDGING": "1",
+            "MPLBACKEND": "agg",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def close(self) -> None:
         """End the kernel and remove its folder."""
@@ -228,7 +288,12 @@ class _Run:
         """Run one cell; when it has to be killed, go on without it."""
         if not cell.text.strip():
             return
-        done = self._execute(cell.text, self.cell_seconds)
+        if self._seconds() <= 0:
+            what = f"was not run: those before it took all of the {CELLS_SECONDS:g} s there are"
+            self.errors[number] = what
+            self.stopped.append((number, f"The cell {what}."))
+            return
+        done = self._execute(cell.text, self._seconds())
         if done.ended == "idle":
             self.good.append(cell.text)
             if done.error:
@@ -242,13 +307,17 @@ class _Run:
         if done.ended == "dead" or not self._interrupt():
             self._again()
 
+    def _seconds(self) -> float:
+        """How long the next cell may take."""
+        return min(self.cell_seconds, self._until - time.monotonic())
+
     def judge(self, exercise: Exercise) -> dict[str, Any]:
         """Check one exercise in the kernel, as it is after all cells."""
         # No name of the notebook is relied on: it may have changed any of them.
         code = (
             "__import__('IPython.display').display.publish_display_data({"
-            f"{MIME!r}: __import__('cachelab.exercises').exercises.judge_in("
-            f"globals(), {exercise.id!r}).as_dict()}})"
+            f"{MIME!r}: __import__('cachelab.exercises.fence', fromlist=['judge']).judge("
+            f"globals(), {exercise.id!r})}})"
         )
         done = self._execute(code, CHECK_SECONDS)
         name = exercise.function
@@ -258,10 +327,11 @@ class _Run:
             if done.ended == "dead" or not self._interrupt():
                 self._again()
             return Verdict("failed", f"{name} {said}.", exercise=exercise.id).as_dict()
-        if done.verdict is None:
-            reason = done.error or "it said nothing"
+        if not _is_verdict(done.verdict, exercise):
+            reason = done.error or "what it said is no verdict"
             said = f"The check of {exercise.id} itself failed ({reason}): please report it."
             return Verdict("proved nothing", said, exercise=exercise.id).as_dict()
+        assert done.verdict is not None
         why = self._why_undefined(exercise)
         if why and f"defines no {name}" in done.verdict["summary"]:
             said = f"There is no {name}: its cell {why}."
@@ -285,7 +355,7 @@ class _Run:
         self.start()
         still_good = []
         for text in self.good:
-            done = self._execute(text, self.cell_seconds)
+            done = self._execute(text, max(1.0, self._seconds()))
             if done.ended == "idle":
                 still_good.append(text)
             else:
@@ -344,3 +414,19 @@ class _Run:
         log = self._guard.folder / "kernel.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         return lines[-1].rstrip(".") if lines else "it said nothing"
+
+
+def _is_verdict(told: Any, exercise: Exercise) -> bool:
+    """Whether this is what `Verdict.as_dict` gives: the kernel may say anything."""
+    shapes = dict.fromkeys(("exercise", "outcome", "summary", "hint", "printed"), str)
+    if not isinstance(told, dict) or set(told) != {*shapes, "schedules", "counterexample"}:
+        return False
+    lines = told["counterexample"]
+    return (
+        all(isinstance(told[name], kind) for name, kind in shapes.items())
+        and told["exercise"] == exercise.id
+        and told["outcome"] in OUTCOMES
+        and type(told["schedules"]) is int
+        and told["schedules"] >= 0
+        and (lines is None or (isinstance(lines, list) and all(isinstance(x, str) for x in lines)))
+    )

@@ -150,7 +150,7 @@ class World:
         """
         now = time.monotonic()  # before it is asked for: a pause in between adds nothing
         with self._reachable() as cache:
-            left = cache.pttl(key)
+            left = int(cache.pttl(key))
         if left < 0:
             return None
         written = max(self._written.get(key, 0.0), self._written.get(SCRIPTED, 0.0))
