@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -187,3 +191,152 @@ def test_many_threads_share_the_engine_without_an_error(w: World) -> None:
 def test_only_postgresql_is_taken_as_another_database() -> None:
     with pytest.raises(ValueError, match="only PostgreSQL is supported; this names mysql"):
         origin.open_postgresql("mysql://localhost/x")
+
+
+# PostgreSQL, as far as it can be seen without a server; the rest is in tests/extras
+
+
+@pytest.mark.parametrize("url", ["no url", "postgresql://learner@localhost:port/shop", "://", ""])
+def test_what_is_no_url_gets_one_sentence_with_an_example(url: str) -> None:
+    with pytest.raises(origin.OriginError, match=r"write postgresql://user:password@host:5432/"):
+        origin.open_postgresql(url)
+
+
+def test_a_missing_driver_gets_one_sentence_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for url in ("postgresql://localhost/x", "postgres://localhost/x", "postgresql+psycopg2:///x"):
+        with pytest.raises(origin.OriginError) as raised:
+            origin.open_postgresql(url)
+        assert str(raised.value) == (
+            "PostgreSQL needs a driver that is not installed: pip install 'psycopg[binary]', or"
+            " unset the variable to use SQLite."
+        )
+
+
+REFUSED = (
+    "connection failed: connection to server at {}, port 1 failed: Connection refused\n\tIs the"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (REFUSED.format('"127.0.0.1"'), "Connection refused"),
+        (
+            "Multiple connection attempts failed. All failures were:\n- hostaddr: '::1': "
+            + REFUSED.format('"::1"')
+            + " server running?\n- hostaddr: '127.0.0.1': "
+            + REFUSED.format('"127.0.0.1"'),
+            "Connection refused",
+        ),
+        ('... port 5432 failed: FATAL:  database "nope" does not exist', "database .* does not"),
+        (
+            "failed to resolve host 'nowhere': [Errno -2] Name or service not known",
+            "Name or service",
+        ),
+        ("connection timeout expired", "connection timeout expired"),
+    ],
+)
+def test_a_server_that_refuses_gets_one_sentence_with_its_reason_and_no_password(
+    said: str, reason: str
+) -> None:
+    error = sa.exc.OperationalError("SELECT 1", {}, Exception(said))
+    text = origin._why_not(error, sa.make_url("postgresql://learner:secret@h:1/shop"))
+    assert re.fullmatch(
+        rf"PostgreSQL at h:1/shop does not let learner in \([^\n]*{reason}[^\n]*\):"
+        r" see that it runs and that the URL is right, or unset the variable to use SQLite\.",
+        text,
+    )
+    assert "secret" not in text
+
+
+def test_only_a_schema_of_ours_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("public", "cachelab", "cachelab_20261231_1a2b3c4d; DROP TABLE x", "users"):
+        assert origin.main(["--drop", name]) == 1
+        assert "a schema of ours looks like cachelab_20261231_1a2b3c4d" in capsys.readouterr().err
+
+
+def test_parameters_by_name_are_labelled_as_those_by_position() -> None:
+    statement = "UPDATE users SET version=(users.version + %(v)s), email=%(e)s WHERE id = %(k)s"
+    by_name = {"k": 7, "e": "new@example.org", "v": 1}
+    assert origin._in_order(statement, by_name) == [1, "new@example.org", 7]
+    assert origin._label(("users",), origin._in_order(statement, by_name), "UPDATE") == "users 7"
+    assert origin._in_order("SELECT ?", (7,)) == [7]
+
+
+# What is asked again after a commit ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "values", "asked"),
+    [
+        ("UPDATE users SET name = :v WHERE id = :k", {"v": "Z", "k": 2}, [2]),
+        ("UPDATE users SET name = :v WHERE users.id = :k", {"v": "Z", "k": 3}, []),
+        ("update users set name = :v where id = :k", {"v": "Z", "k": 1}, [1]),
+        # Any row may be meant: all are asked.
+        ("UPDATE users SET id = :v WHERE id = :k", {"v": 900, "k": 3}, [1, 2]),
+        ("UPDATE users SET name = :v WHERE id = :k", {"v": "Z", "k": "2"}, [1, 2]),
+        ("UPDATE users SET name = :v WHERE id >= :k", {"v": "Z", "k": 2}, [1, 2]),
+        (
+            "UPDATE users SET name = :v WHERE name = :n OR id = :k",
+            {"v": "Z", "n": "Alice", "k": 3},
+            [1, 2],
+        ),
+        ("UPDATE users SET name = :v WHERE NOT id = :k", {"v": "Z", "k": 3}, [1, 2]),
+        (
+            "UPDATE users SET name = (SELECT :v FROM flags WHERE 1) WHERE id <> :k",
+            {"v": "Z", "k": 1},
+            [1, 2],
+        ),
+        ("UPDATE users SET name = :v", {"v": "Z"}, [1, 2]),
+        ("DELETE FROM users WHERE id = :k", {"k": 2}, [1, 2]),
+        ("UPDATE products SET stock = :v WHERE id = :k", {"v": 1, "k": 2}, []),
+    ],
+)
+def test_after_a_commit_only_statements_about_rows_that_may_have_changed_are_asked_again(
+    tmp_path: Path, write: str, values: dict[str, object], asked: list[int]
+) -> None:
+    engine = origin.open_sqlite(origin.copy_of_shop(tmp_path, tmp_path, SMALL))
+    again, ask = [], origin._asker(engine)
+
+    def watched(statement: str, parameters: Any) -> tuple[Any, ...]:
+        again.append(parameters[-1])
+        return ask(statement, parameters)
+
+    db = Origin(engine, Trace(), ask=watched)
+    for user in (1, 2):
+        db.user(user)
+    with engine.begin() as connection:
+        connection.execute(sa.text(write), values)
+    engine.dispose()
+    assert sorted(again) == asked
+
+
+def test_rows_changed_by_one_transaction_are_all_asked_again(w: World) -> None:
+    for user in (1, 2, 3):
+        w.read(user)
+    with w.db.engine.begin() as connection:
+        for user in (1, 2):
+            change = sa.text("UPDATE users SET name = 'Z' WHERE id = :k")
+            connection.execute(change, {"k": user})
+    for user in (1, 2, 3):
+        w.read(user)
+    assert [event.on for event in w.trace.stale] == ["user:v1:1", "user:v1:2"]
+    with w.db.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE users SET name = 'Y' WHERE id > :k"), {"k": 2})
+        connection.execute(sa.text("UPDATE users SET name = 'Z' WHERE id = :k"), {"k": 1})
+    w.read(3)
+    assert w.trace.stale[-1].on == "user:v1:3"
+
+
+def test_a_statement_about_rows_that_nobody_named_is_asked_again_after_every_change(
+    w: World,
+) -> None:
+    with w.db.engine.connect() as connection:
+        admins = connection.execute(sa.text("SELECT name FROM users WHERE role = 'admin'")).all()
+    w.cache.set("admins", json.dumps([name for (name,) in admins]))
+    w.db.update_user(7, role="admin")
+    w.cache.get("admins")
+    assert [event.on for event in w.trace.stale] == ["admins"]

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import redis
 import sqlalchemy as sa
 from actors import delete_after_commit, reader
 from hypothesis import HealthCheck, given, settings
@@ -58,6 +59,27 @@ def test_of_the_ten_orders_of_fill_and_invalidate_exactly_one_leaves_the_cache_s
     ]
     assert STALE in verdict.summary
     assert "of all 10 orders" in verdict.summary
+
+
+@pytest.mark.parametrize("looks_first", [False, True])
+def test_somebody_may_come_between_a_read_and_the_watch_after_it(looks_first):
+    def add(cache, db):
+        while True:
+            with cache.pipeline() as pipe:
+                try:
+                    value = cache.get("n") if looks_first else None
+                    pipe.watch("n")
+                    value = value if looks_first else pipe.get("n")
+                    pipe.multi()
+                    pipe.set("n", int(value or 0) + 1)
+                    return pipe.execute()
+                except redis.WatchError:
+                    continue
+
+    def lost(world):
+        return None if world.cache.get("n") == "2" else "One of two was not counted."
+
+    assert stage.explore([add, add], lost).outcome == ("failed" if looks_first else "passed")
 
 
 def test_a_statement_that_commits_itself_is_one_step():

@@ -24,7 +24,7 @@ from typing import Any
 import jupytext
 from IPython.core.inputtransformer2 import TransformerManager
 
-KNOWN_TAGS = ("solution", "live", "widget", "nbval-ignore-output", "raises-exception")
+KNOWN_TAGS = ("solution", "live", "sqlite", "widget", "nbval-ignore-output", "raises-exception")
 LONGEST_CODE_CELL = 15
 SHORTEST_LEAK = 9  # characters: `return x` may stand anywhere
 

@@ -3,8 +3,9 @@
     python -m pytest -p tools.nbval_live -p no:randomly --nbval ... notebooks solutions
 
 With CACHELAB_BACKEND=fake, cells tagged `live` (they kill or measure the real server) are not run;
-on a machine without any nginx, notebooks that use the edge are not. The summary says how many cells
-each of the two left out.
+with CACHELAB_DATABASE_URL, cells tagged `sqlite` (they show what only SQLite does) are not; on a
+machine without any nginx, notebooks that use the edge are not. The summary says how many cells each
+of the three left out.
 """
 
 import os
@@ -16,9 +17,13 @@ from typing import Any
 import pytest
 from nbval.plugin import IPyNbCell
 
+from tools import warm_kernel
+
+_warm = pytest.StashKey[warm_kernel.Warm | None]()
 _left_out = pytest.StashKey[dict[str, int]]()
-LIVE, EDGE = (
+LIVE, SQLITE, EDGE = (
     "fakeredis: {} cells tagged live left out",
+    "PostgreSQL: {} cells tagged sqlite left out",
     "no nginx: {} cells behind an edge left out",
 )
 
@@ -34,6 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
                 f"{path} lies outside pytest's root folder {root}, where notebooks of the same "
                 "name cannot be told apart; start pytest in the project's root, or give --rootdir."
             )
+    config.stash[_warm] = warm_kernel.install()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    warm = config.stash.get(_warm, None)
+    if warm is not None:
+        warm.close()
 
 
 @pytest.hookimpl(trylast=True)
@@ -53,7 +65,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     found: dict[str, list[pytest.Item]] = {}
     cells = [item for item in items if isinstance(item, IPyNbCell)]
     if os.environ.get("CACHELAB_BACKEND") == "fake":
-        found[LIVE] = [cell for cell in cells if "live" in cell.cell.metadata.get("tags", [])]
+        found[LIVE] = [cell for cell in cells if _is_tagged(cell, "live")]
+    if os.environ.get("CACHELAB_DATABASE_URL"):
+        found[SQLITE] = [cell for cell in cells if _is_tagged(cell, "sqlite")]
     behind = [cell for cell in cells if _uses_the_edge(cell.path)]
     if behind and not _has_nginx():
         found[EDGE] = behind
@@ -63,6 +77,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_left_out] = {what: len(some) for what, some in found.items()}
     if hasattr(config, "workeroutput"):  # under xdist only the workers collect
         config.workeroutput["cachelab_left_out"] = config.stash[_left_out]
+
+
+def _is_tagged(cell: IPyNbCell, tag: str) -> bool:
+    return tag in cell.cell.metadata.get("tags", [])
 
 
 @cache

@@ -78,15 +78,14 @@ print(run)
 # %%
 POD = """
 import sys, sqlalchemy as sa
-url, flags = sys.stdin.readline().strip(), sys.stdin.readline().strip()
-engine, memory = sa.create_engine(url), {}
+engine, memory = sa.create_engine(sys.stdin.readline().strip()), {}
 for order in sys.stdin:
     with engine.begin() as db:
         if order.strip() == "flip":
-            db.execute(sa.text(f"UPDATE {flags} SET enabled = true WHERE name = 'new_checkout'"))
+            db.execute(sa.text("UPDATE flags SET enabled = true WHERE name = 'new_checkout'"))
             memory.clear()
         if not memory:
-            asked = sa.text(f"SELECT enabled FROM {flags} WHERE name = 'new_checkout'")
+            asked = sa.text("SELECT enabled FROM flags WHERE name = 'new_checkout'")
             memory["new_checkout"] = db.scalar(asked)
     print("on" if memory["new_checkout"] else "off", flush=True)
 """
@@ -97,8 +96,7 @@ def start_pod():
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     pod = subprocess.Popen([sys.executable, "-c", POD], **pipes)
     url = lab.db.engine.url.render_as_string(hide_password=False)
-    flags = "flags" if url.startswith("sqlite") else "cachelab.flags"
-    print(url, flags, sep="\n", file=pod.stdin, flush=True)
+    print(url, file=pod.stdin, flush=True)
     return pod
 
 

@@ -4,17 +4,21 @@ Staleness is measured, not guessed. When an actor stores a key, the statements i
 origin since it missed that key are what the value was made of. After every commit the statements
 that touch the changed tables are asked again, off the record; a key whose rows would now be
 different is stale from that commit on, until it is filled again, deleted, or true again.
+
+A table stands for any of its rows, unless the ids that were read or changed are known: then a
+statement about other rows of it need not be asked again.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Rows = tuple[Any, ...]
+Tables = Iterable[str] | Mapping[str, frozenset[int] | None]  # with ids, where they are known
 MOST_STATEMENTS = 2_000  # the least recently read are forgotten; a lesson uses a few dozen
 
 
@@ -30,7 +34,7 @@ class Served:
 class _Statement:
     """One statement with its parameters, and every answer the origin has given to it."""
 
-    tables: frozenset[str]
+    tables: dict[str, frozenset[int] | None]
     ask: Callable[[], Rows]
     answers: list[tuple[float, Rows]]
 
@@ -74,7 +78,7 @@ class Freshness:
         actor: str,
         statement: Any,
         rows: Rows,
-        tables: Iterable[str],
+        tables: Tables,
         ask: Callable[[], Rows],
     ) -> None:
         """`actor` has read `rows`; `ask` would read them again, off the record."""
@@ -82,7 +86,7 @@ class Freshness:
             now = self._clock()
             known = self._statements.get(statement)
             if known is None:
-                known = _Statement(frozenset(tables), ask, [(now, rows)])
+                known = _Statement(_with_ids(tables), ask, [(now, rows)])
                 self._statements[statement] = known
                 if len(self._statements) > MOST_STATEMENTS:
                     self._statements.popitem(last=False)
@@ -98,13 +102,13 @@ class Freshness:
         with self._lock:
             self._actors.pop(actor, None)
 
-    def committed(self, tables: Iterable[str]) -> None:
+    def committed(self, tables: Tables) -> None:
         """Rows of these tables have changed for everybody."""
-        changed = frozenset(tables)
+        changed = _with_ids(tables)
         with self._lock:
             now = self._clock()
             for statement in self._statements.values():
-                if statement.tables & changed:
+                if _meet(statement.tables, changed):
                     self._renew(statement, now)
 
     # From the cache -------------------------------------------------------------------------
@@ -167,6 +171,22 @@ class Freshness:
             return  # the table is gone or locked; what was known stays the best knowledge
         if rows != statement.now:
             statement.answers.append((now, rows))
+
+
+def _with_ids(tables: Tables) -> dict[str, frozenset[int] | None]:
+    return dict(tables) if isinstance(tables, Mapping) else dict.fromkeys(tables)
+
+
+def _meet(
+    read: dict[str, frozenset[int] | None], changed: dict[str, frozenset[int] | None]
+) -> bool:
+    """Whether some row that was read may be one that has changed."""
+    for table, ids in read.items():
+        if table in changed:
+            others = changed[table]
+            if ids is None or others is None or not ids.isdisjoint(others):
+                return True
+    return False
 
 
 def _shows(value: str, rows: Rows) -> bool:

@@ -168,7 +168,9 @@ class Keyspace:
     place: str = "CACHELAB_REDIS_URL"
 
     def __post_init__(self) -> None:
-        if self.prefix and not SAFE_PREFIX.fullmatch(self.prefix):
+        # On a cluster a hash tag in the prefix keeps all our keys in one slot.
+        plain = re.sub(r"\{(\w+)\}", r"\1", self.prefix)
+        if self.prefix and not SAFE_PREFIX.fullmatch(plain):
             raise ValueError(
                 f"A prefix may hold letters, digits and _ . : - only, but this is {self.prefix!r}."
             )

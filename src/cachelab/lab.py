@@ -36,7 +36,7 @@ class Lab:
         try:
             self.server = servers.find(guard=self._guard)
             self.cache = self.client()
-            self.db = Origin(_engine(self._guard.folder), self.trace)
+            self.db = Origin(_engine(self._guard), self.trace)
         except BaseException:
             self._guard.close()
             raise
@@ -154,15 +154,14 @@ def current() -> Lab | None:
     return _the_lab
 
 
-def _engine(folder: Path) -> sa.Engine:
+def _engine(guard: Guard) -> sa.Engine:
     url = os.environ.get("CACHELAB_DATABASE_URL", "")
     if not url:
-        return shop.open_sqlite(shop.copy_of_shop(folder, _kept_shop()))
+        return shop.open_sqlite(shop.copy_of_shop(guard.folder, _kept_shop()))
     try:
-        return shop.open_postgresql(url)
-    except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise servers.ServerError(f"CACHELAB_DATABASE_URL cannot be used: {first}") from None
+        return shop.open_postgresql(url, guard)
+    except shop.OriginError as error:
+        raise servers.ServerError(f"CACHELAB_DATABASE_URL cannot be used: {error}") from None
 
 
 def _kept_shop() -> Path:

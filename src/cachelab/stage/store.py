@@ -121,9 +121,9 @@ class StageConnection(ExactConnection):
     world: World
     _ready = False
 
-    def on_connect(self) -> None:
-        super().on_connect()  # type: ignore[no-untyped-call]
-        self._ready = True
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        self._ready = True  # what redis-py says on its own before is no step of an actor
 
     def disconnect(self, *args: Any, **more: Any) -> None:
         self._ready = False

@@ -1,0 +1,135 @@
+"""Pods: processes of the service, each with a hash seed, a client and a pool of its own.
+
+All of a night runs in one Python process, on the stage. What differs between real processes is
+modelled here, and only that: `hash()` of a text, which Python salts anew in each process, gives in
+each pod what that pod's salt says. And each pod is connected to the cache by redis-py's own pool,
+made by the part `connect`; the server takes so many clients and no more.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from cachelab.client import Cache
+from cachelab.trace import current_actor
+
+_PLAIN = frozenset({"GET", "SET", "MGET", "DEL"})
+_NONE_YET = object()
+MOST_CLIENTS = 250  # connections that the server takes, of all pods together
+
+
+def hash(value: Any) -> int:
+    """`hash()` as the process of the running pod computes it.
+
+    As in Python, only texts (and what holds texts) are salted; numbers are not. The salt is the
+    pod's name with its generation: a pod that was restarted is another process.
+    """
+    if not _salted(value):
+        return builtins.hash(value)
+    pod = current_actor().split(" ")[0]
+    digest = hashlib.blake2b(repr(value).encode(), key=pod.encode()[:64], digest_size=8)
+    return int.from_bytes(digest.digest(), "big", signed=True)
+
+
+def _salted(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(_salted, value))
+    return isinstance(value, (str, bytes))
+
+
+@contextmanager
+def own_hashes(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
+    """While this lasts, `hash` in the modules of these functions is that of the running pod."""
+    spaces = {}
+    for function in functions:
+        plain = getattr(function, "func", function)  # a partial
+        space = getattr(plain, "__globals__", None)
+        if isinstance(space, dict) and "hash" not in space:
+            spaces[id(space)] = space
+    for space in spaces.values():
+        space["hash"] = hash
+    try:
+        yield
+    finally:
+        for space in spaces.values():
+            if space.get("hash") is hash:
+                del space["hash"]
+
+
+@dataclass
+class Door:
+    """The server's side of the connections: how many are open, and how many there ever were."""
+
+    open: int = 0
+    peak: int = 0
+
+    def wire(self, cache: Any) -> dict[str, Any]:
+        """What a redis-py pool needs to reach the cache of the stage, through this door."""
+        door, known = self, cache.world.store.pool
+
+        class PodConnection(known.connection_class):  # type: ignore[misc, name-defined]
+            """A connection that the server may refuse."""
+
+            counted = False
+            reply: Any = _NONE_YET
+
+            def connect(self) -> None:
+                if not self.counted:
+                    if door.open >= MOST_CLIENTS:
+                        raise redis.ConnectionError("max number of clients reached")
+                    door.open += 1
+                    door.peak = max(door.peak, door.open)
+                    self.counted = True
+                super().connect()
+
+            def send_command(self, *args: Any, **more: Any) -> None:
+                if args[0] not in _PLAIN or not self._sock:
+                    super().send_command(*args, **more)
+                    return
+                # The same step of the stage, without packing and unpacking what nobody reads.
+                store = self.world.store
+                store.before([args])
+                socket = store.idle.pop() if store.idle else store._socket()
+                self.reply = store._decoded(socket.direct([store.encode(arg) for arg in args]))
+                store.idle.append(socket)
+
+            def read_response(self, *args: Any, **more: Any) -> Any:
+                if self.reply is _NONE_YET:
+                    return super().read_response(*args, **more)
+                reply, self.reply = self.reply, _NONE_YET
+                if isinstance(reply, Exception):
+                    raise reply
+                return reply
+
+            def disconnect(self, *args: Any, **more: Any) -> None:
+                if self.counted:
+                    self.counted = False
+                    door.open -= 1
+                super().disconnect(*args, **more)
+
+        return {"connection_class": PodConnection, **known.connection_kwargs}
+
+
+@dataclass
+class Pod:
+    """One process of the service."""
+
+    name: str
+    cache: Cache
+
+    def close(self) -> None:
+        """Its process is gone, and its connections with it."""
+        with suppress(Exception):
+            self.cache.connection_pool.disconnect()
+
+
+def open_pod(name: str, connect: Callable[..., Any], wire: Mapping[str, Any], trace: Any) -> Pod:
+    """A new process: connected by `connect`, which gets `wire`."""
+    return Pod(name, Cache(connection_pool=connect(dict(wire)), trace=trace))
