@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "content" / "notebooks").glob("*.py"))
 LABS = sorted((ROOT / "content" / "labs").glob("*.py"))
-BUILT = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "solutions").glob("*.ipynb")])
+SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
+BUILT = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *SOLUTIONS]
 
 
 def stem(path: Path) -> str:
@@ -78,6 +79,18 @@ def test_every_picture_has_words_in_its_output_and_in_the_text_beside_it(path: P
             assert len(said.split()) >= 5, f"cell {number} shows a picture that says {said!r}"
             beside = notebook.cells[max(0, number - 1) : number + 2]
             assert any(other.cell_type == "markdown" for other in beside), f"cell {number}"
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=stem)
+def test_every_check_of_a_stored_solution_says_passed(path: Path) -> None:
+    asked, said = [], []
+    for cell in nbformat.read(path, as_version=4).cells:
+        asked += re.findall(r'cachelab\.check\("([\w.]+)"', cell.source)
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/plain", "")
+            said += re.findall(r"^✓ passed: ([\w.]+)$", text, re.MULTILINE)
+    assert asked
+    assert said == asked
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LABS], ids=stem)
