@@ -172,4 +172,4 @@ def test_the_first_exploration_of_a_process_finds_what_the_second_finds():
         text=True,
         check=True,
     )
-    assert done.stdout == "2 15\n2 15\n"
+    assert done.stdout == "3 32\n3 32\n"

@@ -269,7 +269,8 @@ def judge_two_writers(answer: Any, trial: Trial) -> str:
     for number in (1, 2, 3):
         _one_is_slow(answer, trial, number)
     three = {**writers, "reader": _reads_user}
-    found = trial.every_order(three, _newest_is_kept, limit=1_000, commit_apart=False)
+    # Enough for all orders of a lock, a script or a loop; with WATCH there are too many for 10 s.
+    found = trial.every_order(three, _newest_is_kept, limit=200, commit_apart=False, seconds=6)
     return f"Of two writers the newer row stays, with a reader too; {_uncapital(found.summary)}"
 
 

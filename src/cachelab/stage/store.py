@@ -130,7 +130,7 @@ class StageConnection(ExactConnection):
         super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
 
     def send_command(self, *args: Any, **more: Any) -> None:
-        if self._ready and self.world is not None:
+        if self._ready and self.world is not None and touches(args):  # UNWATCH is nobody's business
             self.world.store.before([args])
         super().send_command(*args, **more)  # type: ignore[no-untyped-call]
 
