@@ -141,6 +141,9 @@ def launch(args: Sequence[str] = ()) -> int:
     """
     root = project_root()
     set_environment(root)
+    # jsonschema looks for this one to check IRIs, which no notebook and no setting has: two seconds
+    # of a start. Not found, it is done without.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     # Only now: jupyter_core reads the environment when it is imported.
     from jupyter_server import serverapp
     from jupyterlab.labapp import LabApp
