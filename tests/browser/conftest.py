@@ -46,7 +46,7 @@ class Jupyter:
         return f"{self.url}/lab/tree/{path}?token={self.token}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what one file writes into a lab is no concern of the next
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     folder = tmp_path_factory.mktemp("workbook")
     for name in ("notebooks", "labs", "solutions"):
