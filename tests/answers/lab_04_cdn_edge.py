@@ -265,7 +265,7 @@ def one_name_for_all(css):
     return {"/": (ASK, '<link href="/app.css">'), "/app.css": (YEAR, css)}
 
 
-_count = itertools.count(1)
+_count = itertools.cycle((1, 2))  # so that the sentence is the same each time
 
 
 def counts_releases(css):
