@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 
 from jupyterhub.spawner import Spawner
 from ports import free_port
+from tornado.httpclient import AsyncHTTPClient
 from traitlets import Dict, Integer, Unicode
 
 from cachelab.guard import Guard, GuardError
 
 LEARNER = Path(__file__).resolve().with_name("learner.py")
+TRIES = 3  # ports, for one start
 POLITE_SECONDS = 8.0  # what a server has to end its kernels in
 
 
@@ -48,14 +50,30 @@ class LearnerSpawner(Spawner):
 
     async def start(self) -> tuple[str, int]:
         """Start it; JupyterHub waits until it answers. Returns its address and port."""
-        self.ip, self.port = "127.0.0.1", free_port()
-        self.pid = self.guard.spawn(
-            [sys.executable, str(LEARNER), *self.get_args()],
-            env=self.get_env(),
-            # An absolute path: the guard's own folder is gone when somebody wants to read it.
-            log=str(Path(self.logs, f"{self.user.name}.log")),
-        )
+        for _ in range(TRIES):
+            self.ip, self.port = "127.0.0.1", free_port()
+            self.pid = self.guard.spawn(
+                [sys.executable, str(LEARNER), *self.get_args()],
+                env=self.get_env(),
+                # An absolute path: the guard's own folder is gone when somebody wants to read it.
+                log=str(Path(self.logs, f"{self.user.name}.log")),
+            )
+            if await self._answers():
+                break  # else its port was taken meanwhile: another one
         return self.ip, self.port
+
+    async def _answers(self) -> bool:
+        """Whether it is this server that answers at its port; False as soon as it has ended."""
+        url = f"http://{self.ip}:{self.port}{self.server.base_url}api"
+        while await self.poll() is None:
+            try:
+                reply = await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=5)
+                if "X-JupyterHub-Version" in reply.headers:
+                    return True
+            except OSError:
+                pass  # not yet
+            await asyncio.sleep(0.2)
+        return False
 
     async def poll(self) -> int | None:
         """None while it runs, else its exit code."""
