@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from cachelab import stage
 from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
+from cachelab.exercises.trial import Trial, another_process
 from cachelab.exercises.world import World
 from cachelab.origin import Product
 from cachelab.verdict import short
@@ -249,7 +247,7 @@ def judge_key(answer: Any, trial: Trial) -> str:
             f"Asked twice for the key of {_id(item)}, make_key gave {short(key)} and"
             f" {short(again)}: the second reader can never hit.",
         )
-        with _as_in_another_process():
+        with another_process(answer):
             elsewhere = _key_of(answer, trial, item)
         trial.expect(
             elsewhere == key,
@@ -294,17 +292,6 @@ def _key_of(answer: Any, trial: Trial, item: str) -> str:
 
 def _id(item: str) -> str:
     return repr(item) if len(item) <= 24 else f"{item[:6]!r}... ({len(item):,} characters)"
-
-
-@contextmanager
-def _as_in_another_process() -> Iterator[None]:
-    """hash() of texts gives other numbers, as it does in a new process."""
-    own = builtins.hash
-    builtins.hash = lambda value: own(("another process", value))
-    try:
-        yield
-    finally:
-        builtins.hash = own
 
 
 # rollout -------------------------------------------------------------------------------------

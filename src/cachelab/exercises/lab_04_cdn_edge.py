@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import json
 import queue
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
-from unittest.mock import patch
 
 from cachelab import edge
 from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
+from cachelab.exercises.trial import Trial, another_process
 from cachelab.exercises.world import World
 from cachelab.trace import Trace
 from cachelab.verdict import short
@@ -178,20 +175,6 @@ class Stagehand:
                 reply.set_exception(RuntimeError("the judging is over"))
                 raise
         return answer.result()
-
-
-@contextlib.contextmanager
-def _in_another_process(answer: Any) -> Iterator[None]:
-    """As in a process of its own: `hash()` of a text, as the answer's code calls it, is another."""
-    real, theirs = builtins.hash, getattr(answer, "__globals__", None)
-
-    def seeded_anew(value: Any) -> int:
-        if theirs is not None and sys._getframe(1).f_globals is theirs:
-            return real((value, "another seed"))
-        return real(value)
-
-    with patch.object(builtins, "hash", seeded_anew):
-        yield
 
 
 # headers -------------------------------------------------------------------------------------
@@ -518,7 +501,7 @@ def judge_revalidate(answer: Any, trial: Trial) -> None:
     _full(trial, world, answer, 2, None, "The request for product 2")
     again = _full(trial, world, answer, 1, None, "The first request, made again,")
     trial.expect(again == etag, f"The same row had the ETags {etag} and {again}; expected was one.")
-    with _in_another_process(answer):
+    with another_process(answer):
         elsewhere = _full(trial, world, answer, 1, None, "The same request to another pod")
     trial.expect(
         elsewhere == etag,
@@ -665,7 +648,7 @@ def judge_release(answer: Any, trial: Trial) -> None:
         f"The same stylesheet was released as {first[0]} and as {again[0]}: two pods would not"
         " agree, and everybody fetches it twice.",
     )
-    with _in_another_process(answer):
+    with another_process(answer):
         elsewhere = _released(trial, trial.call(answer, TEAL), TEAL)
     trial.expect(
         elsewhere[0] == first[0],

@@ -4,12 +4,10 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-import builtins
-import contextlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -18,7 +16,7 @@ from redis.crc import key_slot
 from cachelab import server as servers
 from cachelab.client import Cache, TracedPipeline
 from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
+from cachelab.exercises.trial import Trial, another_process
 from cachelab.trace import Trace
 from cachelab.verdict import short
 
@@ -47,7 +45,7 @@ def judge_tags(answer: Any, trial: Trial) -> str:
     keys = _keys(answer, trial, users)
     again = _keys(answer, trial, ["1"])["1"]
     trial.expect(again == keys["1"], f"The keys of user '1' were {keys['1']}, and then {again}.")
-    with _another_process():
+    with another_process(answer):
         there = _keys(answer, trial, ["1"])["1"]
     trial.expect(
         there == keys["1"],
@@ -76,17 +74,6 @@ def judge_tags(answer: Any, trial: Trial) -> str:
         f"300 users in {len(slots)} slots, each with all keys in one; {len(AWKWARD)} awkward ids"
         " as well."
     )
-
-
-@contextlib.contextmanager
-def _another_process() -> Iterator[None]:
-    """hash() of texts gives other numbers, as it does in a new process."""
-    own = builtins.hash
-    builtins.hash = lambda value: own(("another process", value))
-    try:
-        yield
-    finally:
-        builtins.hash = own
 
 
 def _keys(answer: Any, trial: Trial, users: Sequence[str]) -> dict[str, list[str]]:
