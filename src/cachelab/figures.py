@@ -121,21 +121,24 @@ def lanes(trace: Trace, *, by: str = "order", most: int = 12) -> Picture:
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """A Mermaid sequence diagram; JupyterLab draws it, everything else gets its text."""
+class Rich:
+    """A text that a front end can show better, as `rich` of the type `mime`; others show `text`."""
 
     text: str
+    mime: str
+    rich: str
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/vnd.mermaid": self.text, "text/plain": self.text}
+        return {self.mime: self.rich, "text/plain": self.text}
 
 
-def sequence(trace: Trace, *, most: int = 30) -> Sequence:
+def sequence(trace: Trace, *, most: int = 30) -> Rich:
     """The Mermaid sequence diagram of what happened, at most `most` events of it.
 
+    JupyterLab draws it, everything else gets its text.
     Compare it with the diagram that was intended: the difference is the lesson.
     """
     events = [e for e in trace if e.kind not in {"sleep"}]
@@ -149,25 +152,14 @@ def sequence(trace: Trace, *, most: int = 30) -> Sequence:
     if len(events) > most and names:
         over = f"Note over {ids[names[0]]},Origin: ... {len(events) - most} more events"
         lines.append(f"    {over}")
-    return Sequence("\n".join(lines))
+    text = "\n".join(lines)
+    return Rich(text, "text/vnd.mermaid", text)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Code to read: highlighted in a front end, plain elsewhere."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/markdown": f"```python\n{self.text}\n```", "text/plain": self.text}
-
-
-def show(thing: Any) -> Source:
+def show(thing: Any) -> Rich:
     """The source of a function, class or module, as it is in the library: never a second copy."""
-    return Source(inspect.getsource(thing).rstrip())
+    text = inspect.getsource(thing).rstrip()
+    return Rich(text, "text/markdown", f"```python\n{text}\n```")
 
 
 # Inside --------------------------------------------------------------------------------------

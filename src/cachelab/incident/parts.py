@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from cachelab.incident.pods import hash  # of the process that the code runs in
 from cachelab.origin import Product
+from cachelab.patterns.token_lock import FILL, RELEASE
 
 Part = Callable[..., Any]
 
@@ -42,14 +43,6 @@ def lifetime(kind: str, found: bool) -> int:
 def search_key(words: str) -> str:
     """The same key in every process, another one for other words."""
     return f"search:v1:{words}"
-
-
-FILL = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-return redis.call('DEL', KEYS[1])
-"""
-RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 
 
 def rebuild(cache: redis.Redis, key: str, load: Callable[[], Any], ttl: int) -> Any:

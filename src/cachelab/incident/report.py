@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cachelab.figures import PALETTE, Picture
+from cachelab.figures import PALETTE, Picture, Rich
 from cachelab.incident.night import LATE, Run
 
 BIN = 30.0  # seconds
@@ -114,20 +114,7 @@ TEMPLATE: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Page:
-    """A post-mortem to read; a front end shows the page, everything else its text."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": self.text, "text/markdown": self.text}
-
-
-def page(run: Run, texts: Mapping[str, Any]) -> Page:
+def page(run: Run, texts: Mapping[str, Any]) -> Rich:
     """The post-mortem of a night as Markdown; what is not written yet shows what it is for."""
     lines = [f"### Post-mortem: {run.night.title}"]
     for name, purpose in TEMPLATE.items():
@@ -141,4 +128,5 @@ def page(run: Run, texts: Mapping[str, Any]) -> Page:
             lines += ["", *(f"- {' · '.join(map(str, one))}" for one in given)]
         else:
             lines[-1] += str(given)
-    return Page("\n".join(lines))
+    text = "\n".join(lines)
+    return Rich(text, "text/markdown", text)
