@@ -5,6 +5,8 @@ CACHELAB_HUB_LEARNERS says how many learners (3, at least 3). Needs CI's lock, n
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import re
@@ -33,10 +35,12 @@ import accounts  # noqa: E402
 import homes  # noqa: E402
 import rehearse  # noqa: E402
 import run  # noqa: E402
+import spawner  # noqa: E402
 from processes import within  # noqa: E402
 
 from cachelab import server as servers  # noqa: E402
 from cachelab.board import learners as board_learners  # noqa: E402
+from cachelab.guard import Guard  # noqa: E402
 
 LEARNERS = int(os.environ.get("CACHELAB_HUB_LEARNERS", "3"))
 EXERCISES = ["cache_down", "read", "update", "values", "version"]
@@ -583,3 +587,56 @@ def test_the_clusters_redis_keeps_nothing_asks_a_password_and_answers_learners_o
     (way_out,) = values["singleuser"]["networkPolicy"]["egress"]
     assert way_out["to"][0]["podSelector"]["matchLabels"] == labels
     assert way_out["ports"][0]["port"] == port
+
+
+# A start that fails ---------------------------------------------------------------------------
+
+STANDS_IN = """
+import http.server, os
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(403 if self.path == "/user/ada/api" else 404)
+        self.send_header("X-JupyterHub-Version", "6")
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3])
+def test_a_server_whose_port_was_taken_is_started_again_on_another(
+    taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "learner.py"
+    program.write_text(STANDS_IN)
+    with contextlib.ExitStack() as ends:
+        guard = Guard()
+        ends.callback(guard.close)
+        strangers = [ends.enter_context(socket.socket()) for _ in range(taken)]
+        for one in strangers:
+            one.bind(("127.0.0.1", 0))
+            one.listen()  # it takes connections, and never answers
+        ports = [one.getsockname()[1] for one in strangers]
+        offered = iter([*ports, free_port()])
+        monkeypatch.setattr(spawner, "free_port", lambda: next(offered))
+        monkeypatch.setattr(spawner, "LEARNER", program)
+
+        class Bare(spawner.LearnerSpawner):
+            server = SimpleNamespace(base_url="/user/ada/")
+            user = SimpleNamespace(name="ada")
+
+            def get_args(self) -> list[str]:
+                return []
+
+            def get_env(self) -> dict[str, str]:
+                return {**os.environ, "PORT": str(self.port)}
+
+        monkeypatch.setattr(spawner.LearnerSpawner, "guard", guard, raising=False)
+        one = Bare(logs=str(tmp_path))
+        if taken == spawner.TRIES:
+            with pytest.raises(RuntimeError, match=r"ended 3 times.*ada\.log says why"):
+                asyncio.run(one.start())
+            return
+        assert asyncio.run(one.start())[1] not in ports
+        assert asyncio.run(one.poll()) is None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from jupyterhub.spawner import Spawner
 from ports import free_port
-from tornado.httpclient import AsyncHTTPClient
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Integer, Unicode
 
 from cachelab.guard import Guard, GuardError
@@ -49,7 +49,10 @@ class LearnerSpawner(Spawner):
         }
 
     async def start(self) -> tuple[str, int]:
-        """Start it; JupyterHub waits until it answers. Returns its address and port."""
+        """Start it and wait until it answers; returns its address and port.
+
+        Raises RuntimeError when it ends again and again instead, which JupyterHub shows.
+        """
         for _ in range(TRIES):
             self.ip, self.port = "127.0.0.1", free_port()
             self.pid = self.guard.spawn(
@@ -59,19 +62,21 @@ class LearnerSpawner(Spawner):
                 log=str(Path(self.logs, f"{self.user.name}.log")),
             )
             if await self._answers():
-                break  # else its port was taken meanwhile: another one
-        return self.ip, self.port
+                return self.ip, self.port
+            # Its port may have been taken meanwhile: another one.
+        log = Path(self.logs, f"{self.user.name}.log")
+        raise RuntimeError(f"The server ended {TRIES} times while it started; {log} says why.")
 
     async def _answers(self) -> bool:
         """Whether it is this server that answers at its port; False as soon as it has ended."""
         url = f"http://{self.ip}:{self.port}{self.server.base_url}api"
         while await self.poll() is None:
             try:
-                reply = await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=5)
+                reply = await AsyncHTTPClient().fetch(url, raise_error=False, request_timeout=2)
                 if "X-JupyterHub-Version" in reply.headers:
                     return True
-            except OSError:
-                pass  # not yet
+            except (OSError, HTTPClientError):
+                pass  # not yet, or somebody else's port
             await asyncio.sleep(0.2)
         return False
 
