@@ -44,7 +44,6 @@ def everything_that_may_be_patched():
         "here": [sleep, now, MODULE_LOCK, datetime.datetime],
         "rest": [gc.isenabled(), signal.getsignal(signal.SIGALRM)],
         "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        "threads": sorted(thread.name for thread in threading.enumerate()),
     }
 
 
@@ -61,9 +60,11 @@ def stand_ins_left():
 
 @pytest.fixture(autouse=True)
 def nothing_stays_patched():
-    before = everything_that_may_be_patched()
+    before, threads = everything_that_may_be_patched(), set(threading.enumerate())
     yield
     assert everything_that_may_be_patched() == before
+    # One of an earlier test's may end meanwhile; none may be new.
+    assert set(threading.enumerate()) - threads == set()
     assert stand_ins_left() == []
     assert stage.run([good]).answers == {"good": "v"}  # the stage is clean for the next run
 
