@@ -140,6 +140,44 @@ def test_a_verdict_is_told_with_these_fields_and_no_others(
     )
 
 
+def test_sources_are_read_where_the_check_runs_and_in_no_thread(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two threads in ast.parse at once: SystemError in Python 3.11, and a verdict was lost.
+    threads: set[str] = set()
+    real = words._own
+
+    def noted(lab: str) -> frozenset[str]:
+        threads.add(threading.current_thread().name)
+        return real(lab)
+
+    monkeypatch.setattr(words, "_own", noted)
+    monkeypatch.setenv("CACHELAB_CLASS_URL", url)
+    cachelab.join("Ada")
+    cachelab.check(ID, wrong)
+    settle()
+    assert len(entries(url)) == 2
+    assert threads == {threading.current_thread().name}
+
+
+def test_an_error_that_nobody_foresaw_is_told_once_and_never_a_traceback(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CACHELAB_CLASS_URL", url)
+    cachelab.join("Ada")
+    capsys.readouterr()
+
+    def fails(line: Line, post: posting.Post) -> None:
+        raise SystemError("AST constructor recursion depth mismatch (before=15, after=18)")
+
+    monkeypatch.setattr(Line, "_bring", fails)
+    assert cachelab.check(ID, wrong).outcome == "failed"
+    assert cachelab.check(ID, right).outcome == "passed"
+    said = capsys.readouterr()
+    assert said.out.count("takes nothing from you (AST constructor recursion depth mismatch") == 1
+    assert (said.out.count("\n"), said.err) == (1, "")
+
+
 def raises(cache: Any, key: str, value: Any, seconds: int) -> None:
     raise ValueError(SECRET + " is the password")
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import queue
@@ -126,7 +125,6 @@ class Post:
     """One verdict on its way; `id` stays the same however often it is sent."""
 
     fields: dict[str, str]
-    summary: str = ""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     begun: bool = False  # whether the board has been asked to take it
     done: threading.Event = field(default_factory=threading.Event)
@@ -152,7 +150,11 @@ class Line:
     def post(self, fields: dict[str, str], summary: str = "", wait: float = WAIT_SECONDS) -> str:
         """Send `fields`; returns a sentence the first time that something is wrong, else ""."""
         if not self.given_up:
-            post = Post(fields, summary)
+            if summary:
+                # Here, not in the thread: Python 3.11 cannot parse sources in two threads at once.
+                exercise = find(fields["exercise"])
+                fields = {**fields, "message": message(exercise.lab, exercise.function, summary)}
+            post = Post(fields)
             self._posts.put(post)
             if self._is_waited_for and not post.done.wait(wait) and post.begun:
                 self._is_waited_for = False
@@ -184,8 +186,10 @@ class Line:
     def _bring_all(self) -> None:
         while (post := self._posts.get()) is not None:
             if not self.given_up:
-                with contextlib.suppress(Exception):  # a board is never worth a traceback
+                try:
                     self._bring(post)
+                except Exception as error:  # a board is never worth a traceback
+                    self._give_up(error)
             post.done.set()
         self._client.close()
 
@@ -197,9 +201,6 @@ class Line:
             "name": self.who.name,
             **post.fields,
         }
-        if post.summary:
-            exercise = find(post.fields["exercise"])
-            fields["message"] = message(exercise.lab, exercise.function, post.summary)
         post.begun, self._began = True, time.monotonic()
         until, pause = self._began + PATIENCE_SECONDS, 0.05
         while True:
@@ -220,7 +221,10 @@ class Line:
             except redis.RedisError as error:
                 last = error
                 break
-        self._trouble, self._began, self.given_up = reason(last), None, True
+        self._give_up(last)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._trouble, self._began, self.given_up = reason(error), None, True
 
 
 # One process ---------------------------------------------------------------------------------
