@@ -369,6 +369,19 @@ def test_a_cache_that_was_down_is_back_with_what_it_held(world):
     assert world.cache.get("key") == "1"
 
 
+def test_a_cache_that_hangs_times_out_in_every_kind_of_command_until_it_is_back(world):
+    world.cache.set("key", "1")
+    world.cache_hangs()
+    for ask in (world.cache.get, lambda key: world.cache.pipeline().get(key).execute()):
+        with pytest.raises(redis.TimeoutError):
+            ask("key")
+    world.cache_up()
+    assert world.cache.get("key") == "1"
+    world.cache_down()
+    with pytest.raises(redis.ConnectionError):
+        world.cache.get("key")
+
+
 def test_a_broken_database_fails_for_all_but_the_judge(world):
     world.break_database()
     with pytest.raises(sa.exc.OperationalError, match="the database is down"):

@@ -798,6 +798,23 @@ def test_a_copy_of_fakeredis_lives_to_the_millisecond(
     assert client.pttl("k") == 60_000
 
 
+def test_what_is_done_to_a_key_of_fakeredis_is_not_done_to_its_copy() -> None:
+    client = servers.fake().client()
+    client.hset("key", "f", 1)
+    client.expire("key", 60)
+    assert client.copy("key", "copy")
+    client.hincrby("key", "f", 1)
+    client.persist("key")
+    assert client.hgetall("copy") == {"f": "1"}
+    assert 50 < client.ttl("copy") <= 60
+    client.delete("key")
+    assert client.hgetall("copy") == {"f": "1"}
+    client.rpush("list", "a")
+    assert client.copy("list", "copy", replace=True)
+    client.rpush("copy", "b")
+    assert client.lrange("list", 0, -1) == ["a"]
+
+
 def test_a_thousand_readers_of_fakeredis_see_no_error() -> None:
     client = servers.fake().client()
     client.set("a", 1)

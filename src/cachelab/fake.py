@@ -2,11 +2,13 @@
 
 fakeredis 2.40 cuts the moment of expiry to the whole second in SETEX and PSETEX (not in
 `SET ... EX`), so that a copy lives up to a second less than was asked; and it ends a key with no
-time left only when time has passed, which it does not do within a step of the stage.
+time left only when time has passed, which it does not do within a step of the stage. And its
+COPY gives two keys one and the same hash, list or set.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import redis
@@ -30,6 +32,13 @@ class ExactSocket(FakeSocket):
         key.expireat = self._db.time + ms / 1000.0
         return answer
 
+    def copy(self, key: Any, newkey: Any, *options: bytes) -> int:
+        """`COPY key newkey`: what is done to one afterwards is not done to the other."""
+        done: int = super().copy(key, newkey, *options)
+        if done:
+            newkey.value, newkey.expireat = deepcopy(key.value), key.expireat
+        return done
+
     def _expireat(self, key: Any, timestamp: float, *options: bytes) -> int:
         done = super()._expireat(key, timestamp, *options)
         if done and timestamp <= self._db.time:
@@ -40,10 +49,15 @@ class ExactSocket(FakeSocket):
 class ExactConnection(FakeRedisConnection):
     """A connection of fakeredis over an exact socket."""
 
+    @property
+    def _connection_error_class(self) -> Any:  # type: ignore[override]
+        """What a command raises while the server is not connected; `World.cache_hangs` sets it."""
+        return getattr(self._server, "unreachable", redis.ConnectionError)
+
     def _connect(self) -> FakeSocket:
         assert self._server is not None
         if not self._server.connected:
-            raise redis.ConnectionError(_msgs.CONNECTION_ERROR_MSG)
+            raise self._connection_error_class(_msgs.CONNECTION_ERROR_MSG)
         return ExactSocket(
             self._server,
             client_class=self._client_class,

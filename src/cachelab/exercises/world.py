@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import redis
 import sqlalchemy as sa
 
 from cachelab import server as servers
@@ -68,11 +69,17 @@ class World:
             self._fake.connected = False
             self.trace.note("the cache is down")
 
+    def cache_hangs(self) -> None:
+        """The cache is there and does not answer: every command raises redis.TimeoutError."""
+        self._fake.unreachable = redis.TimeoutError
+        self.cache_down()
+
     def cache_up(self) -> None:
         """The cache answers again, and still holds what it held."""
         if self._is_down:
             self._is_down = False
             self._fake.connected = True
+            self._fake.unreachable = redis.ConnectionError
             self.trace.note("the cache is back")
 
     def break_database(self) -> None:
