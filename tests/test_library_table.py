@@ -66,6 +66,7 @@ def again(library: str) -> Table:
 
 def test_the_table_names_every_library_with_its_version(measured: Table) -> None:
     assert all(name in str(measured) for name in RIGS)
+    assert all(f">{name}</th>" in measured._repr_html_() for name in RIGS)
     packages = {rig.package for rig in RIGS.values() if rig.package}
     assert all(package in comparison.versions() for package in packages)
 

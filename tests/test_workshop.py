@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from answers import Wrong, wrong
+from answers.__main__ import main as print_quotes
 
 from cachelab.cli import examine, main
 from cachelab.edge import EdgeError, nginx
@@ -103,6 +104,21 @@ def test_a_quoted_verdict_is_the_sentence_that_the_check_gives(stem):
     for quote in quotes(stem):
         said = check(quote.exercise, answer_of(quote).function).summary
         assert said == quote.sentence
+
+
+def test_the_command_for_contributors_prints_the_wrong_answers_as_a_guide_quotes_them(capsys):
+    assert print_quotes(["00_start_here"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    quoted = [found[0] for found in QUOTE.finditer(GUIDES["00_start_here"].read_text("utf-8"))]
+    assert quoted
+    assert set(quoted) <= set(printed)
+
+
+def test_the_command_for_contributors_says_which_labs_there_are(capsys):
+    assert print_quotes(["99_nothing"]) == 1
+    said = capsys.readouterr().err
+    assert "99_nothing" in said
+    assert said.count("\n") == 1
 
 
 # Paths ---------------------------------------------------------------------------------------

@@ -110,4 +110,4 @@ print(recall(lab.cache, "greeting"), recall(lab.cache, "nothing here", "a defaul
 # - Every copy gets a TTL.
 # - "Not in the cache" and "None" are different answers.
 #
-# **Next:** `notebooks/05_cache_aside.ipynb`.
+# **Next:** `notebooks/01_latency_freshness_cost.ipynb`.

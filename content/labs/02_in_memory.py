@@ -150,8 +150,8 @@ cachelab.check("02_in_memory.refresh", make_table)
 # %% [markdown] tags=["solution"]
 # The old table is replaced only when the new one is there, in one assignment, and never emptied or
 # updated in place: somebody may be reading it. In production, log the failure and count it: a table that
-# has been old for a day should wake somebody. And give each pod an hour of its own length
-# (`10_stampede`): pods that start together refresh together.
+# has been old for a day should wake somebody. And give each pod an hour of its own length,
+# as the notebook does: pods that start together refresh together.
 
 # %% [markdown]
 # ## 4. A broadcast, with a TTL behind it

@@ -89,7 +89,8 @@ cachelab.check("03_distributed.session_store", session_store)
 # `entity:version:id` from three parts, such that
 #
 # - a plain id (letters, digits, `-`, `_` and `.`, up to 100 characters) stands there as it is;
-# - every key has exactly two colons, only visible ASCII signs, no blanks, and at most 200 characters;
+# - every key has exactly two colons, only visible ASCII characters, no blanks, and at most 200
+#   characters;
 # - two different ids never share a key, and every pod makes the same key.
 #
 # `entity` and `version` are plain. `urllib.parse.quote` and `hashlib.sha256` are there.

@@ -98,7 +98,8 @@ cachelab.check("05_cache_aside.values", read_stock)
 # Two things in the cache are made from a user's row: `user:v1:<id>`, and the public page with name
 # and address, `user:public:v1:<id>`. Change the address with `db.update_user(user_id, email=...)`,
 # which commits, and see to it that no reader is served the old one afterwards: also not after a
-# reader has come along *while* you were at it. What is not about this user stays in the cache.
+# reader has come along *while* you were at it, nor after two changes at once. What is not about this
+# user stays in the cache.
 
 
 # %% exercise="05_cache_aside.update"
@@ -125,9 +126,9 @@ cachelab.check("05_cache_aside.update", change_email)
 # ## 4. Survive without a cache
 #
 # `read_product` is cache-aside once more (`product:v1:<id>`, 300 seconds). This time the cache may be
-# dead, before the read or in the middle of it: redis-py then raises a `redis.RedisError`. The
-# customer must get the product all the same, for the price of one query. If the *database* fails,
-# that is not yours to hide.
+# dead, before the read or in the middle of it: redis-py then raises a `redis.RedisError` of one kind
+# or another: a lost connection, a time-out. The customer must get the product all the same, for the
+# price of one query. If the *database* fails, that is not yours to hide.
 
 
 # %% exercise="05_cache_aside.cache_down"
@@ -167,13 +168,13 @@ cachelab.check("05_cache_aside.cache_down", read_product)
 #
 # Until yesterday a cached profile was `{"name": ...}`, under `profile:v1:<id>`. Your release adds
 # `"initials"`: the first letter of each word of the name, so "Alice Moreau" gives "AM". Pods of
-# yesterday's release are still running: they read and write `profile:v1:<id>` and must find there
-# what they know.
+# yesterday's release (a pod is one running process of the shop) are still there: they read and write
+# `profile:v1:<id>` and must find there what they know.
 
 
 # %% exercise="05_cache_aside.version"
 def read_profile(cache, db, user_id):
-    """A user's profile: {"name": str, "initials": str}, kept for 300 seconds.
+    """A user's profile: {"name": str, "initials": str}, kept for 300 seconds and never older.
 
     What the old release has stored must neither break this function nor be changed by it.
     """

@@ -65,9 +65,9 @@ cachelab.check("06_write_through.both", change_email)
 # ## 2. The second write fails
 #
 # The same for a price, under `product:v1:<id>`, and now each cache command may fail with a
-# `redis.RedisError`: the server is out of reach, for the length of one command or for good, or it is full
-# and refuses to store. What is committed is committed, so
-# the caller must not get an error for it. Tell them instead how the cache is left:
+# `redis.RedisError`: the server is out of reach, for the length of one command or for good, or it
+# is full and refuses to store. What is committed is committed, so the caller must not get an error
+# for it. Tell them instead how the cache is left:
 #
 # - `"stored"`: the new row is in the cache.
 # - `"deleted"`: it could not be stored, so the old copy, if there was one, was deleted.

@@ -256,4 +256,4 @@ print(lab.trace)
 # - The register holds all that is to be known; the reader knows nothing else.
 # - Look for all, load what is missing, store all: three trips, however many ids.
 # - Absence is stored only where nothing is, and a sign-up puts something there.
-# - Look, load and fill belong into one flight, under the key of the copy.
+# - Look, load and fill belong in one flight, under the key of the copy.

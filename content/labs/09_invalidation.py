@@ -39,8 +39,8 @@ lab = cachelab.start()
 def rename(cache, db, user_id, name):
     """Give a user a new name in the database, and delete the two copies after the commit.
 
-    user_id: int, an existing user. name: str. Returns True if the copies are gone, False if the
-    cache could not be told. An error of the database is raised to the caller.
+    user_id: int, an existing user. name: str. Returns True if the copies are gone, or there were
+    none; False if the cache could not be told. An error of the database is raised to the caller.
     """
     ### BEGIN SOLUTION
     db.update_user(user_id, name=name)
@@ -135,7 +135,8 @@ def read_tagged(cache, key, names, load):
     """The value of `key`: a copy, unless one of its tags was forgotten since, or `load()`.
 
     names: list of tags, possibly empty. load: function without parameters; it returns any value
-    that JSON knows. A copy is kept for 300 s. Several processes call this at once.
+    that JSON knows. A copy is kept for 300 s from its load, however often it is read. Several
+    processes call this at once.
     """
     ### BEGIN SOLUTION
     stored, now, *marks = cache.mget(key, "tags:clock", *(f"tag:{name}" for name in names))

@@ -159,8 +159,9 @@ cachelab.check("11_stale_data.flag", order_against_the_flag)
 # what is there has the same version or a newer one. Several processes call this at once.
 #
 # `cache.eval(script, 1, key, text, number)` runs Lua on the server, in one step: there the key is
-# `KEYS[1]`, the others are `ARGV[1]` and `ARGV[2]` (texts, so `tonumber(...)`), `redis.call('GET', ...)`
-# is a command, `cjson.decode(text)` gives a table. `WATCH` is another way.
+# `KEYS[1]`, the others are `ARGV[1]` and `ARGV[2]` (texts, so `tonumber(...)`),
+# `redis.call('GET', ...)` is a command, `cjson.decode(text)` gives a table. Redis's `WATCH`, a
+# transaction that fails if somebody has changed the key, is another way.
 
 
 # %% exercise="11_stale_data.versioned"

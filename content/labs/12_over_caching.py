@@ -29,8 +29,8 @@ from cachelab.exercises.lab_12_over_caching import Item, Read
 # ## 1. Read a trace and decide
 #
 # The shop's keys look like `product:v1:7`. Several readers run at once, so between a reader's miss and
-# its fill there are other people's events. A job at night fills keys that nobody has missed. And there is
-# another kind of key, `product_list:v1:3`.
+# its fill there are other people's events. A job at night fills keys that nobody has missed. And there
+# is another kind of key, `product_list:v1:3`.
 
 
 # %% exercise="12_over_caching.report"
@@ -90,9 +90,10 @@ cachelab.check("12_over_caching.report", report)
 # %% [markdown]
 # ## 2. Why did it miss?
 #
-# A copy can be missing for four reasons: the key was never filled; somebody deleted the copy; its TTL ran
-# out; or neither, and then the server has evicted it. What happened first counts: who deletes a copy that
-# has expired already has taken nothing away.
+# A copy can be missing for four reasons: the key was never filled; somebody deleted the copy; its TTL
+# ran out; or neither, and then the server has evicted it. What happened first counts: who deletes a
+# copy that has expired already has taken nothing away. Until somebody fills the key again, each further
+# read of it is one more miss of the same kind.
 
 
 # %% exercise="12_over_caching.why_missed"
@@ -134,8 +135,8 @@ cachelab.check("12_over_caching.why_missed", why_missed)
 # %% [markdown]
 # ## 3. What a hit rate hides
 #
-# A log of reads. Some found a copy, some asked the database, and some waited for another reader's query:
-# those have asked nothing, but were not fast either.
+# A log of reads. Some found a copy, some asked the database, and some waited for another reader's
+# query: those have asked nothing, but were not fast either.
 
 
 # %%
@@ -175,8 +176,8 @@ cachelab.check("12_over_caching.rates", rates)
 # %% [markdown]
 # ## 4. Pick what to keep
 #
-# The server has `room` bytes, and you decide what goes in. Whatever is in always hits, and a lookup takes
-# 0.5 ms. How much does each save? Save at least **95 %** of what the best possible choice saves.
+# The server has `room` bytes, and you decide what goes in. Whatever is in always hits, and a lookup
+# takes 0.5 ms. How much does each save? Save at least **95 %** of what the best possible choice saves.
 
 
 # %%

@@ -36,8 +36,8 @@ lab = cachelab.start()
 # ## 1. Envelope and version
 #
 # Store the product under `product:v2:<id>` as a JSON object with the row under `"value"`. Other
-# releases write other things, and somebody may store nonsense under your key: what is not your
-# envelope is a miss and gets replaced. A product is kept for 300 s, None for at most 5.
+# releases write other things, and somebody may store nonsense under your key: what is no JSON object
+# with a `"value"` is a miss and gets replaced. A product is kept for 300 s, None for at most 5.
 
 
 # %% exercise="13_production_cache.envelope"
@@ -69,10 +69,10 @@ cachelab.check("13_production_cache.envelope", read_product)
 # %% [markdown]
 # ## 2. Fast failure
 #
-# The cache may be away for minutes. Whoever asks it pays a timeout each time, so stop asking: after
-# **three** failed commands in a row leave it alone for **two seconds**, then let one read try. `breaker`
-# is a dict, empty at first and the same in each call of this process: keep in it what you need to
-# remember. Use `time.monotonic()`.
+# The cache may be away for minutes: it refuses, or it does not answer in time. Whoever asks it pays a
+# timeout each time, so stop asking: after **three** failed commands in a row leave it alone for **two
+# seconds**, then let one read try. `breaker` is a dict, empty at first and the same in each call of
+# this process: keep in it what you need to remember. Use `time.monotonic()`.
 
 
 # %% exercise="13_production_cache.breaker"
@@ -118,7 +118,8 @@ cachelab.check("13_production_cache.breaker", read_guarded)
 #
 # A copy is fresh for a TTL of 60 s, from which up to 15 % is taken off by chance, so that copies made
 # together do not end together. For 600 s more it may be served at once, while **one** reader, of all
-# processes, renews it in a thread. No copy is taken for fresh after 60 s. `time.time()` is the clock.
+# processes, renews it in a thread. If a renewal fails or dies, a later reader tries again. No copy is
+# taken for fresh after 60 s. `time.time()` is the clock.
 
 
 # %% exercise="13_production_cache.two_ends"
@@ -159,9 +160,10 @@ cachelab.check("13_production_cache.two_ends", read_stale)
 # %% [markdown]
 # ## 4. Numbers
 #
-# Count, in `counts` (a `collections.Counter`): `"hits"`, `"misses"`, `"errors"` (a read that met a cache
-# which did not answer: one for the read, however many commands failed) and `"loads"` (calls of
-# `db.product`, also one that fails). Each read is a hit, a miss or an error, never two of them.
+# Count, in `counts` (a `collections.Counter`): `"hits"`, `"misses"`, `"errors"` (a read that met a
+# cache which did not answer, at its first command or at a later one: one for the read, however many
+# failed) and `"loads"` (calls of `db.product`, also one that fails). Each read is a hit, a miss or an
+# error, never two of them.
 
 
 # %% exercise="13_production_cache.metrics"

@@ -52,9 +52,9 @@ for rule, meaning in RULES.items():
     print(f"{rule:9} {meaning}")
 
 # %% [markdown]
-# A lookup or a store in the cache takes half a millisecond, and keys × reads × query connections are busy
-# without it. A copy must free a tenth of one at least; where it could free three, leaving it out is wrong. For
-# some cases more than one answer is right. The reason is for yourself in a year: at least four words.
+# Without a cache keys × reads × query is how many connections are busy. A lookup or a store in the cache
+# takes half a millisecond, which a copy must earn first: it pays if it frees a tenth of a connection at least,
+# and where it could free three, leaving it out is wrong. For some cases more than one answer is right. The reason is for yourself in a year: at least four words.
 
 
 # %% exercise="14_when_not_to_cache.cases"
@@ -199,7 +199,7 @@ cachelab.check("14_when_not_to_cache.uncached", spent)
 # ```
 #
 # Somebody wants to cache the products. Write it with two queries at most, however many orders there are,
-# and without fetching what is not shown.
+# and without fetching rows that are not shown.
 
 
 # %% exercise="14_when_not_to_cache.n_plus_one"

@@ -40,7 +40,7 @@ lab = cachelab.start()
 def lowest_hit_rate(reads, query_time, slots):
     """The hit rate, 0 to 1, below which the misses are more than the database can do.
 
-    reads: reads of the cache per second, from 0; query_time: seconds a miss keeps one slot of the
+    reads: reads of the cache per second, may be 0; query_time: seconds a miss keeps one slot of the
     database busy; slots: how many queries it works on at once. 0 if it can do without the cache.
     """
     ### BEGIN SOLUTION

@@ -14,7 +14,8 @@
 # # Find six faults, mend five functions, and write it up
 #
 # **About 60 minutes.** It is the night of the notebook `17_incident`, which you need. First the evidence,
-# then the code, and at the end the same customers once more. Any part may be done alone, and in any order.
+# then the code, and at the end the same customers once more. Any part may be done alone, and in
+# any order; only the seventh needs the five functions before it.
 #
 # The checks play their own nights. `cachelab.hint("17_incident.diagnose")` helps.
 
@@ -289,7 +290,8 @@ picture
 # ## 8. The post-mortem
 #
 # The page is for somebody who was asleep, and for you in a year. It blames nobody: whoever wrote `ex=2` had
-# measured. Six sections; what each is for:
+# measured. (The check counts and compares. Whether a page blames, and whether a role can do what it is given,
+# only a reader can tell: show it to one.) Six sections; what each is for:
 
 # %%
 for name, purpose in incident.TEMPLATE.items():
@@ -301,8 +303,9 @@ def postmortem():
     """The post-mortem of that night: a dict with the six sections.
 
     summary, impact, detection: texts; impact names the wrong answers, slow answers and queries.
-    timeline: at least four pairs (time of day, text), in order. causes: a text for each of the six
-    faults. actions: at least three triples (what, one role, "2026-01-15").
+    timeline: at least four pairs (time of day, text), in order, two of them from 03:00 to 03:20.
+    causes: a dict, a text for each of the six faults. actions: at least three different triples
+    (what, one role, "2026-01-15").
     """
     ### BEGIN SOLUTION
     return {

@@ -48,8 +48,7 @@ lab = cachelab.start()
 # trades correctness for speed. That is the bargain when it goes well. You can also pay and get
 # nothing, as we are about to see, and a copy of something that never changes costs no truth at all.
 #
-# So for each kind of data there are three numbers to know: **latency**, **freshness**, **cost**. Who
-# cannot give them finds them out first.
+# So for each kind of data there are three numbers to know: **latency**, **freshness**, **cost**.
 #
 # ## Latency: measure it
 #
@@ -105,9 +104,10 @@ reveal("row", min("GET from the cache server", "row by primary key", key=took.ge
 # %% [markdown]
 # The surprise is in the middle: **the database beat the cache.** SQLite is a library inside this
 # process, and a read by primary key is a short walk through pages that are in memory already. The
-# `GET` has to leave the process, wake another one, and come back. (On fakeredis nothing leaves it, and still
-# the client's own work takes longer.) In front of that row a cache server makes every read slower, **the
-# hits included**. Of the two queries only the second is worth a copy.
+# `GET` has to leave the process, wake another one, and come back. (On fakeredis, a stand-in inside
+# the process, nothing leaves it; still the client's own work takes longer.) In front of that row a
+# cache server makes every read slower, **the hits included**. Of the two queries only the second is
+# worth a copy.
 #
 # Two warnings before you carry this home. A database across a network has a hop of its own; then row and
 # `GET` start level. And the code around a call is part of its price. The row was read by the bare
@@ -150,8 +150,8 @@ for query in (0.004, 1.2):
 # The article says that the first saves almost nothing and the second changes everything. For the
 # visitor that is so: nobody notices 3 ms, everybody notices a second.
 #
-# For the database it is not the time of a query that counts but time × rate: a connection carries one
-# query at a time. The article's example: 4 ms, 50 times a second.
+# For the database it is not the time of a query that counts but time × rate: a connection carries
+# one query at a time. The article's example: 4 ms, 50 times a second, here at random moments.
 
 # %%
 predict("How many connections does that query keep busy?", key="busy", unit="connections")
@@ -240,8 +240,8 @@ for slow in (False, True):
 # More than half of it is gone, at the same hit rate, as wherever popular pages are the cheap ones. Count
 # the time saved, not the hits.
 #
-# The explorer draws the mean time of a read over the hit rate; where the falling line crosses the level
-# one is the break-even.
+# The explorer draws the mean time of a read over the hit rate (its axis says hit ratio); where the
+# falling line crosses the level one is the break-even.
 
 # %% tags=["widget"]
 widgets.worth_explorer()
@@ -264,16 +264,16 @@ for name, every in (("product name", 365 * 86_400), ("price", 6 * 3_600), ("orde
 
 # %% [markdown]
 # A name that changes once a year hardly ever meets it; of the order totals nineteen in twenty are
-# wrong. The article asks for TTLs that follow reality, not convenience, and here is why. But 1.4 % of
-# wrong prices may cost more than many wrong view counts. How often it changes tells how many answers are
-# wrong; only the budget tells how long one may be. `11_stale_data` takes the two apart.
+# wrong. The article asks for TTLs that follow reality, not convenience. But 1.4 % of wrong prices
+# may cost more than many wrong view counts. How often it changes tells how many answers are wrong;
+# only the budget tells how long one may be. `11_stale_data` takes the two apart.
 #
 # ## From a budget to a TTL
 #
-# Is an answer never older than its TTL? Not if something prolongs its life. The article's product page
-# has `max-age=3600, stale-while-revalidate=86400`: fresh for an hour, and for a day more, its
-# **window**, it may be served while a new one is fetched. (`swr.read` below keeps a copy by the same two
-# numbers; `10_stampede` shows how.)
+# Is an answer never older than its TTL? Not if something prolongs its life. The article's product
+# page is sent with the header `Cache-Control: max-age=3600, stale-while-revalidate=86400`: fresh
+# for an hour, and for a day more, its **window**, it may be served while a new one is fetched.
+# (`swr.read` below keeps a copy by the same two numbers; `10_stampede` shows how.)
 
 # %%
 predict("How old can the answer be that a visitor gets?", key="oldest", unit="hours")
@@ -320,7 +320,8 @@ for rate, life in ((1_000, 1), (30, 5), (0.001, 300)):
 
 # %% [markdown]
 # One second is plenty for a busy page, and five minutes are little for one that is read every 1,000
-# seconds. The explorer has the hit rate over the reads per TTL. Try its second question.
+# seconds. The explorer draws the hit rate over the reads per TTL: solid is this formula, the
+# diamond a counted run, dashed a TTL that each read renews. Try its second question.
 
 # %% tags=["widget"]
 widgets.ttl_explorer()
@@ -461,14 +462,13 @@ for card in CARDS:
     print(f"{card.data:21}", weigh(card) if card.query else "no origin: a store, not a cache")
 
 # %% [markdown]
-# Read it line by line. The best sellers and the flag are easy. The profile's query takes 4 ms, and at a
-# thousand reads a second the cache still pays. Permissions do not: the budget of five seconds leaves one
-# hit in twenty, and each read would get slower. The price is a matter of taste: a third of a
-# connection. (The article has 60 s in its code, under 10 s in its
-# text, and anything under 30 s on its list of bad signs; three rules for one value. The card decides.)
-# The stock at the checkout has no budget at all. The order history would take 28 GB to save one
-# connection. And a session is no copy of anything: what the cache forgets is lost, so it must not be
-# treated like one (`03_distributed`).
+# Read it line by line. The best sellers and the flag are easy. The profile's query takes 4 ms, and
+# at a thousand reads a second the cache still pays. Permissions do not: the budget of five seconds
+# leaves one hit in twenty, and each read would get slower. (The article has three TTLs for them,
+# which contradict each other: `11_stale_data`.) The price is a matter of taste: a third of a
+# connection. The stock at the checkout has no budget at all. The order history would take 28 GB to
+# save one connection. And a session is no copy of anything: what the cache forgets is lost, so it
+# must not be treated like one (`03_distributed`).
 #
 # Where a copy should live is for the next three chapters, and for the lab.
 

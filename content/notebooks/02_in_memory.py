@@ -72,8 +72,9 @@ print(run)
 #
 # ## Ten processes, ten dictionaries
 #
-# These are ten real processes, pods A to J. Each has a dictionary and the same database. At `read` a pod
-# gives what it remembers; at `flip` it switches the flag on and forgets its own copy.
+# These are ten real processes of the shop, called **pods**, A to J. Each has a dictionary and the
+# same database. At `read` a pod gives what it remembers; at `flip` it switches the flag on and
+# forgets its own copy.
 
 # %%
 POD = """
@@ -203,9 +204,10 @@ reveal("last", max(map(max, wrong(run).values())) + 1)
 cachelab.lanes(Trace(events=run.of("query", "commit")), by="time")
 
 # %% [markdown]
-# An `x` is two seconds of wrong answers; in the lanes a diamond is a fill and the bar of the last row is
-# the flip. Each pod follows at **its own last fill plus the TTL**. So the TTL is the worst case, about half
-# of it the mean, and for that long the pods *disagree*, though nobody did anything wrong.
+# An `x` is two seconds of wrong answers; in the lanes a diamond is a query, which fills the pod's copy,
+# and the bar of the last row is the flip. Each pod follows at **its own last fill plus the TTL**. So the
+# TTL is the worst case, about half of it the mean, and for that long the pods *disagree*, though nobody
+# did anything wrong.
 #
 # What does that look like from outside? The admin flips the flag on pod A and then reloads the page every
 # two seconds. A load balancer picks a pod each time.
@@ -281,7 +283,7 @@ for name, run in runs.items():
 
 # %% [markdown]
 # The restart takes as long as you are willing to roll, and throws away *everything* each pod knew. The
-# broadcast is right at the next read, with one query a pod and no TTL at all. So that is the answer?
+# broadcast is right at the next read, with one more query a pod and no TTL at all. So that is the answer?
 #
 # ## Break the broadcast: a lost message
 #
@@ -325,10 +327,11 @@ print("wrong answers after the message:", run.answers["pod"])
 cachelab.lanes(Trace(events=[event for event in run if event.at < 3]), by="time")
 
 # %% [markdown]
-# In the lanes, the message is the dot on the admin's triangle: it falls into the pod's query. The thread
-# drops what is there, which is nothing; then the query comes back with the old value, and that is kept for
-# the whole TTL. It is the race of `11_stale_data`, inside one process, and the cure is the same: what is
-# named *while it is being loaded* must not be kept. This is how we would carry it home:
+# In the lanes, the message is the dot on the admin's triangle (the pod's own dot is its
+# subscription): it falls into the pod's query. The thread drops what is there, which is nothing; then
+# the query comes back with the old value, and that is kept for the whole TTL. It is the race of
+# `11_stale_data`, inside one process, and the cure is the same: what is named *while it is being
+# loaded* must not be kept. This is how we would carry it home:
 
 # %%
 from cachelab.patterns.local_cache import LocalCache
@@ -466,6 +469,7 @@ for now in (0.0, 59.9, 60.0):
 
 # %%
 def remembering(**guard):
+    # A lambda, since on the stage `time.monotonic` is another clock, the virtual one.
     flags = cachetools.TTLCache(maxsize=1_000, ttl=60, timer=lambda: time.monotonic())
     by_name = {"key": lambda db, name: name}
     return cachetools.cached(flags, **by_name, **guard)(lambda db, name: db.flag(name))
@@ -493,7 +497,7 @@ revealed
 # (**single-flight**, `10_stampede`). Our `LocalCache` does so as well; and it counts age from the start of a
 # load, where cachetools counts from its end.
 #
-# `lru_cache` has more to trip over. **Predict** the three lines:
+# `lru_cache` has three more things to trip over, in the next two cells:
 
 
 # %%

@@ -16,8 +16,8 @@
 # **About 30 minutes.**
 #
 # **What you'll do.** Log in on one pod and be known on another, and then lose the session in three
-# ways. Count what the shared cache costs: trips, bytes, connections. Name keys so that two releases and
-# one bad-tempered user cannot get at each other's copies.
+# ways. Count what the shared cache costs: trips, bytes, connections. Name keys so that neither
+# another release nor a user who means harm gets at a copy that is not theirs.
 #
 # **What you'll learn.** When a cache outside the process pays, and when it does not; how to read a
 # hundred keys in one trip; what JSON loses; what happens to version 1 while version 2 rolls out; why
@@ -45,8 +45,8 @@ lab = cachelab.start()
 # ## Log in on pod 3, ask on pod 17
 #
 # Twenty **pods** run the shop: the same program, each in a process of its own. Alice logs in; her
-# request lands on pod 3, which puts her session into a dictionary. Her next click lands wherever the
-# load balancer likes.
+# request lands on pod 3, which notes in a dictionary who she is: her **session**. Her next click
+# lands wherever the **load balancer**, which deals out the requests, sends it.
 
 # %%
 memories = [{} for _ in range(20)]  # what each pod knows by itself
@@ -154,8 +154,9 @@ print("pods that know her:", who_knows(alice))
 
 # %% [markdown]
 # Everybody is logged out, and there is no origin to ask: the session *was* the original. People say
-# "sessions are in the cache", but this is a small database with TTLs. Give it persistence or a replica
-# (`16_beyond_one_node`), and never put it where a full server throws keys out to make room for
+# "sessions are in the cache", but this is a small database with TTLs. Give it persistence (the
+# server writes it to disk) or a replica (a second server that follows the first:
+# `16_beyond_one_node`), and never put it where a full server throws keys out to make room for
 # product pages (`12_over_caching`).
 #
 # ## What a trip costs
@@ -330,6 +331,9 @@ for name, act in [*ways.items()] * 40:
 print({name: f"{each / spent['MGET']:.1f} x MGET" for name, each in spent.items()})
 
 # %% [markdown]
+# A hundred `GET`s take several times as long as one `MGET`. A pipeline lies between: one trip, but
+# still a hundred commands.
+#
 # **Break it.** The server does one command after the other. `MGET` of 10,000 keys, or one `GET` of a
 # value of 50 MB, and everybody else waits: cut long lists into some hundreds. A pipeline is not a
 # transaction either; others come between its commands.
@@ -376,7 +380,8 @@ nothing = pickle.loads(stored)
 # classes, so that a release that moves one cannot read what the last one wrote. This workbook stores
 # JSON only.
 #
-# **Size.** Nobody needs the whole row for a name in a list. And is compression worth it?
+# **Size.** Nobody needs the whole row for a name in a list, still less the object that the ORM
+# (here SQLAlchemy) makes of it. And is compression worth it?
 
 # %%
 import zlib
@@ -469,9 +474,10 @@ print("stale:", *[event.on for event in one_sided.stale])
 cachelab.lanes(one_sided)
 
 # %% [markdown]
-# In the lanes, the v1 pod misses again after the write and fills (square); the v2 pod hits, and its hit is
-# marked as stale. The versions kept the shapes apart, and the deletes as well. The article's advice, to
-# raise the version and let the old keys run out, says nothing about this. Delete both:
+# In the lanes, the v1 pod misses again after the write and fills (square); the v2 pod hits, and its
+# hit is ringed, that is, stale. The versions kept the shapes apart, and the deletes as well. The
+# article's advice, to raise the version and let the old keys run out, says nothing about this.
+# Delete both:
 
 # %%
 writers = {"v2 pod": ["v2"], "new v2 pod": ["v1", "v2"], "v1 pod, still": ["v1"]}
@@ -500,8 +506,10 @@ with lab.record() as run:
 print(f"at a hit rate of 95 %: {recovery.surge(0.95):.0f} times the load on the database")
 
 # %% [markdown]
-# All cold, at once: no flush is needed, but the database sees what it would see after one, and for a TTL
-# every value is there twice. Roll out slowly; each new pod then warms the cache for the next.
+# A hundred: all are cold, at once. No flush, no emptying of the whole cache, is needed, but the
+# database sees what it would see after one. Before, 5 reads of 100 reached it; now 100 do, 20
+# times as many. And for a TTL every value is there twice. Roll out slowly; each new pod then warms
+# the cache for the next.
 #
 # ## 800 threads, 100 connections
 #
@@ -577,8 +585,8 @@ logging.disable(logging.NOTSET)
 # ## Recap
 #
 # - What all pods must agree on lives outside them. A session store has no origin: it is no cache.
-# - The trip is the price. It pays from a hit rate that you can compute, and by reads per write, not by
-#   the clock.
+# - The trip is the price. Whether it pays you can compute, from the hit rate and from the reads per
+#   write, not from the clock.
 # - Many keys, one trip: `MGET`, one query, one pipeline.
 # - JSON, small, quoted, `entity:version:id`. While two versions run, everybody deletes both.
 # - A pool that is empty looks like a cache that is down.

@@ -131,11 +131,12 @@ for name, burst in cold.items():
 reveal("naive", cold["naive"].origin_calls)
 
 # %% [markdown]
-# A cache switched on does not stop a stampede (`10_stampede`): until the first answer is there, each
-# of the 800 is a miss. `proxy_cache_lock` lets one through and has the others wait. This is called
-# **request collapsing**; inside a program the same is a single-flight (`08_read_through`). It has two
-# limits. A waiter that has waited `proxy_cache_lock_timeout` goes to the origin, like all the others.
-# And nginx's waiters look only every 500 ms whether the copy is there. See it, with an origin that takes 0.2 s:
+# A cache switched on does not stop a stampede (`10_stampede`): until the first answer is there,
+# each of the 800 is a miss. `proxy_cache_lock` lets one through and has the others wait. This is
+# called **request collapsing**; inside a program the same is a single-flight (`08_read_through`).
+# It has two limits. A waiter that has waited `proxy_cache_lock_timeout` goes to the origin, like
+# all the others. And nginx's waiters look only every 500 ms whether the copy is there. See it, with
+# an origin that takes 0.2 s and 100 readers who come within 0.05 s:
 
 # %% tags=["nbval-ignore-output"]
 shop.origin.latency = 0.2  # seconds
@@ -159,9 +160,9 @@ print(shop.origin.calls, "of 100")
 #
 # ## Stale, while one refresh runs
 #
-# The copy ends its freshness, and 800 readers are there. With a window of
-# `stale-while-revalidate` they need not wait: they get the old copy while the edge asks once. To see
-# it soon, the page below is fresh for one second. **Predict** how many are served the old price.
+# The copy's freshness ends, and 800 readers are there. With a window of `stale-while-revalidate`
+# they need not wait: they get the old copy while the edge asks once. To see it soon, the page below
+# is fresh for one second. **Predict** how many are served the old price.
 
 # %%
 price = {"Cache-Control": "public, max-age=1, stale-while-revalidate=60"}
@@ -303,17 +304,21 @@ for header in words:
     print(f"{header!s:28}", shop.origin.calls)
 
 # %% [markdown]
-# - `max-age` is for all caches, `s-maxage` for shared ones, and there it wins. `max-age=0, s-maxage=60`
-#   keeps the copy where you can purge it, and not in browsers, where you cannot.
+# - `max-age` is for all caches, `s-maxage` for shared ones, and there it wins.
+#   `max-age=0, s-maxage=60` keeps the copy where you can **purge** it, that is, delete it by a call, and not in
+#   browsers, where you cannot.
 # - `immutable` tells a browser not to ask again even on a reload. The edge does not care.
 # - `no-cache` does **not** forbid keeping. It means *ask before each use*. This nginx then keeps nothing;
 #   a browser keeps it and asks, see below. `no-store` is the word that forbids.
+# - `must-revalidate` is about a copy that is old: it may not be served before the origin has been asked.
+#   `proxy-revalidate` says the same to shared caches only.
 # - With no word at all this nginx keeps nothing, but other caches may guess. Always say something.
 #
 # ## Does the edge keep to the standard?
 #
-# There is a public test suite for HTTP caches, `http-cache-tests`, and this project runs it in front of
-# both sites. Here is where they differ (`tests/http_cache/naive.json`):
+# There is a public test suite for HTTP caches, `http-cache-tests`, and this project runs it in
+# front of both sites. Here is where they differ (`tests/http_cache/naive.json`; an ETag, the
+# subject of a section below, is a name for what a response holds):
 #
 # | what the suite asks of a shared cache | naive | guarded |
 # |---|---|---|
@@ -337,9 +342,9 @@ shop.wait(1)
 print({word: shop.guarded.get(f"/old/{word}").cache for word in words})
 
 # %% [markdown]
-# It says STALE: each of the three words forbids it (RFC 9111, section 4.2.4), but this nginx looks at
-# the window alone. So do not write both. An edge is a program with faults of its own: send yours the
-# requests that matter to you.
+# It says STALE: each of the three words forbids it (RFC 9111, section 4.2.4), but this nginx looks
+# at the window alone. So do not put such a word and a window into one header. An edge is a program
+# with faults of its own: send yours the requests that matter to you.
 #
 # ## One address, several pages: Vary
 #
@@ -377,13 +382,14 @@ for number in range(100):
 print("100 visitors, each with a cookie, origin calls:", shop.origin.calls)
 
 # %% [markdown]
-# `Vary: Cookie` keeps readers apart and the hit rate at zero: every session is a copy of its own. Vary
-# by what has few values, and let the edge normalise it.
+# `Vary: Cookie` keeps readers apart and the hit rate at zero: every session is a copy of its own.
+# (That was *naive*; *guarded* keeps nothing of whoever shows a cookie.) Vary by what has few
+# values, and let the edge normalise it.
 #
 # ## Ask, but do not fetch again: ETag and 304
 #
-# An **ETag** is a name for a content. A cache that holds a copy asks "do you still have this one?", in
-# `If-None-Match`, and the origin answers 304, *not modified*, without a body.
+# An **ETag** is a name for one state of the content. A cache that holds a copy asks "do you still
+# have this one?", in `If-None-Match`, and the origin answers 304, *not modified*, without a body.
 
 # %%
 body = "x" * 50_000
@@ -444,9 +450,10 @@ for css in ("teal", "olive", "teal"):
     print(f"{page}: {sheet.text}, {sheet.cache}")
 
 # %% [markdown]
-# A new content is a new URL, and a rollback is the old one, still in the cache. It works because one page
-# is *not* kept: the HTML that names the stylesheet. Give that a year, and nothing you release is ever
-# seen. And keep old files at the origin, since old pages are still open in somebody's browser.
+# New content has a new URL, and a rollback goes back to the old URL, which is still in the cache.
+# It works because one page is *not* kept: the HTML that names the stylesheet. Give that a year, and
+# nothing you release is ever seen. And keep old files at the origin, since old pages are still open
+# in somebody's browser.
 #
 # ## Recap
 #

@@ -16,10 +16,10 @@
 # **About 30 minutes.**
 #
 # **What you'll do.** Build the most common of all caching patterns, draw what it really does, and
-# then break it in five ways: an update, a forgotten key, a changed shape, an empty value, a dead
-# server.
+# then break it in four ways: an update, a changed shape, an empty value, a dead server. Three of the
+# fixes you break as well.
 #
-# **What you'll learn.** What a miss costs; how old an answer can get, and why; what belongs into a
+# **What you'll learn.** What a miss costs; how old an answer can get, and why; what belongs in a
 # key; which values an innocent `if` throws away; what must happen when the cache is gone.
 #
 # **What you'll need.** `00_start_here`.
@@ -89,8 +89,8 @@ cachelab.sequence(run[:4])
 #
 # ## What the first reader pays
 #
-# **Predict:** without a cache, a read is one trip over the network, to the database. How many trips
-# is a miss? And a hit?
+# Without a cache, a read is one trip over the network, to the database. How many trips is a miss, and
+# how many a hit? Count them in the first lines of the run above, then compare:
 
 # %%
 print("a miss:", len(run[:3]), "trips:", [event.what for event in run[:3]])
@@ -126,10 +126,10 @@ print(run.summary())
 cachelab.lanes(run)
 
 # %% [markdown]
-# One minute and four minutes after the change the answer was wrong; after six minutes the TTL of five
-# had run out and the third read was a miss. **The worst case is the TTL**, counted from the fill, and
-# every reader until then gets the wrong answer. The trace counts them, which your monitoring will
-# not: to it, each one was a hit.
+# The ringed dots are the two stale hits. One minute and four minutes after the change the answer was
+# wrong; after six minutes the TTL of five had run out and the third read was a miss. **The worst case
+# is the TTL**, counted from the fill, and every reader until then gets the wrong answer. The trace
+# counts them, which your monitoring will not: to it, each one was a hit.
 #
 # ## The fix: whoever writes, deletes
 #
@@ -194,8 +194,8 @@ print(lab.trace.summary())
 #
 # ## Break it, second way: the shape changes
 #
-# The next release wants the user's initials on the profile. In the cache there are still entries
-# that the old release wrote.
+# The next release wants the initial of the user's name on the profile. In the cache there are still
+# entries that the old release wrote.
 
 
 # %%
@@ -205,7 +205,7 @@ def read_profile(cache, db, user_id, version):
     if stored is not None:
         return json.loads(stored)
     user = db.user(user_id)
-    profile = {"name": user["name"], "initials": user["name"][0]}
+    profile = {"name": user["name"], "initial": user["name"][0]}
     cache.set(key, json.dumps(profile), ex=300)
     return profile
 
@@ -222,7 +222,7 @@ print("v2:", read_profile(lab.cache, lab.db, 1, "v2"))
 print([key for key in lab.keys() if key.startswith("profile")])
 
 # %% [markdown]
-# Under `v1` the new code finds a value that it cannot use, and would crash at `profile["initials"]`
+# Under `v1` the new code finds a value that it cannot use, and would crash at `profile["initial"]`
 # until the TTL ends. Under `v2` it misses, once, and is right. So a key is
 # **`entity:version:id`**: what it holds, in which shape, of whom. Change the shape, raise the
 # version; the old entries serve the old release while it is still running, and expire by themselves.
@@ -288,7 +288,7 @@ for name, load in reads.items():
 #
 # `None` is cached now, and that opens a new hole. Somebody looks for product 501; there is none yet,
 # and the cache remembers that. A minute later it is created. **Predict** how long it stays
-# invisible, if absence is kept for the usual five minutes. With the pattern above it is
+# invisible, if absence is kept for the usual five minutes. The pattern above keeps it for
 # `ABSENT_TTL`:
 
 # %%
@@ -297,7 +297,9 @@ with lab.record() as run:
 print(run)
 
 # %% [markdown]
-# Absence gets a short TTL of its own, and whoever creates the row deletes the key as well.
+# Kept for the usual five minutes, product 501 would be invisible for four minutes after its creation.
+# Kept for 30 seconds, the absence has expired by then. So it gets a short TTL of its own, and whoever
+# creates the row deletes the key as well.
 #
 # ## Break it, fourth way: the cache dies
 #
@@ -307,14 +309,14 @@ print(run)
 read_user(lab.cache, lab.db, 1)
 lab.kill_cache()
 try:
-    read_user(lab.cache, lab.db, 1)
-except redis.ConnectionError:
-    print("ConnectionError: the customer sees an error page, though the database is fine.")
+    print(read_user(lab.cache, lab.db, 1)["name"])
+except redis.RedisError as error:
+    print("the customer sees an error page:", type(error).__name__)
 
 # %% [markdown]
-# A cache exists to make things faster. If its death takes the page down, it has made the system
-# *less* reliable than before. So a failed read of the cache is a miss, and a failed write is a line
-# in the log:
+# And the database is fine. A cache exists to make things faster. If its death takes the page down, it
+# has made the system *less* reliable than before. So a failed read of the cache is a miss, and a
+# failed write is a line in the log:
 
 
 # %%

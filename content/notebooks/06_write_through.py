@@ -97,7 +97,8 @@ cachelab.sequence(run)
 # ## Store what readers expect
 #
 # The usual picture of this pattern, the article's too, stores only what was changed: the read path
-# leaves `{id, name}` under the key, the write path `{name}`. **Predict** what the settings page says.
+# leaves `{id, name}` under the key, the write path `{name}`. Here the writer stores nothing but the
+# new address. **Predict** what the settings page, which greets by name, says.
 
 # %%
 lab.db.update_user(1, email="alice@home.example")
@@ -199,6 +200,8 @@ for reads, writes in ((1_200, 100), (650, 650), (100, 1_200)):
     print(f"{reads:5,} reads, {writes:5,} writes: {writes / (reads + writes):.0%}")
 
 # %% [markdown]
+# (The first row counted 5 %, not 8 %: a hundred writes are few, and chance shows.)
+#
 # That was one key. Now many: at night a job sets new prices for all 500 products, through the cache, as
 # the pattern says. In the morning come 1,000 page views, most of them of the same few products.
 # **Predict:** how many of the 500 copies does anybody look at?
@@ -240,7 +243,7 @@ print(f"without the job, filled on demand: {len(lab.keys())}")
 #
 # ## Break it, first way: the second write fails
 #
-# Commit and `SET` are two writes to two systems. The server is ours, so let it die in front of the
+# Commit and `SET` are two writes to two systems. The server is ours, so let it die just before the
 # second one. **Predict:** what does the caller see, and what does the database say?
 
 # %%
@@ -290,9 +293,10 @@ print("stale answers: ", len(run.stale))
 cachelab.lanes(run[:16])
 
 # %% [markdown]
-# The lanes show how it begins. In the clerk's, the update and its commit (triangle, bar) go through,
-# the new number is read (diamond), and the `SET` fails (cross; the second one is the error that the
-# clerk sees). From then on the customer, who sleeps between two looks, is served the old number, until
+# The lanes show how it begins. In the clerk's, the update and its commit (triangle, bar) go
+# through, the new number is read (diamond), and the `SET` fails (cross; the second one is the error
+# that the clerk sees). The stars, in the stage's own lane, are the beginning and the end of the
+# outage. From then on the customer, who sleeps between two looks, is served the old number, until
 # the TTL of 300 s ends it and the customer's own miss repairs the copy.
 #
 # And the clerk? They saw an error, so they press the button again.

@@ -104,6 +104,7 @@ def flush(cache, db, key=BUFFER):
 
 
 # %%
+# hop: the seconds of a trip to the cache
 crowd = stage.run([lambda cache, db: count(cache)] * 200, spread=1.0, latency=0.01, hop=0.0005)
 print(f"{crowd.writes} updates, done after {crowd.elapsed:.2f} s")
 
@@ -146,8 +147,8 @@ reveal("rows", round(model.coalescing(200, 1, keys=200).rows_per_flush))
 # %% [markdown]
 # Two savings, and they differ. *Commits* go from one a view to one a flush, here from two thousand to
 # ten or fewer, whatever the keys. *Rows* only shrink if the same keys come again: with a flush every
-# second second it is 1.6 views a row, and in a magazine of a million articles a batch is as many rows as views.
-# The model is `K (1 - exp(-wF/K))` rows for `w` views a second, `F` seconds, `K` keys.
+# second it is 1.6 views a row, and in a magazine of a million articles a batch is as many rows as
+# views. The model is `K (1 - exp(-wF/K))` rows for `w` views a second, `F` seconds, `K` keys.
 #
 # ## What a reader sees
 #
@@ -238,7 +239,8 @@ cachelab.lanes(dead.counterexample)
 # The plus is the death, between the commit (bar) and the delete that would have followed it. The
 # successor cannot know that this batch is in the database, and adds it again. Delete before the commit,
 # and it is lost instead. No order of the two steps helps; **the database has to remember which batch it
-# has seen**, in the same transaction that counts it.
+# has seen**, in the same transaction that counts it. In the pattern, `CLAIM` inserts the id of a batch
+# unless it is there; `DROP` deletes the sealed hash if it still is that batch.
 
 # %%
 from cachelab.patterns import write_back
@@ -377,8 +379,9 @@ for every in (0.1, 1, 3, 60):
     print(f"{flushed.rows_per_flush / every:16.1f}")
 
 # %% [markdown]
-# Three seconds are six hundred views at worst. The explorer shows the same for other rates: writes and keys that are not
-# yet in the database, over the time since the last flush; dots are crashes. **Its question** is below it.
+# Three seconds are six hundred views at worst. The explorer shows the same for other rates: writes and
+# keys that are not yet in the database, over the time since the last flush; each dot and each square is
+# a crash. **Its question** is below it.
 
 # %% tags=["widget"]
 widgets.write_back_explorer()
@@ -437,7 +440,8 @@ actors = {"worker": drains, "successor": (10, drains)}
 stage.explore(actors, all_counted(1, drains), setup=ready, crashes=1)
 
 # %% [markdown]
-# Now the server dies instead: a private one for each setting, killed three times a pattern. **Predict** the losses.
+# Now the server dies instead: a private one for each setting, killed three times a pattern. **Predict**
+# the losses.
 
 
 # %%
@@ -475,9 +479,9 @@ store.close()
 print("power cut with everysec: at 200 views a second", model.loss(200, 1.0))
 
 # %% [markdown]
-# Up to two seconds while the disk is slow, say Redis' notes on latency. For single writes that matter more,
-# `WAITAOF` (Redis 7.2, Valkey) waits until they are on disk. `always` makes each write wait for the
-# disk: measure on yours what is then left of "extremely fast".
+# While the disk is slow it may be two seconds, say Redis' notes on latency. For single writes that
+# matter more, `WAITAOF` (Redis 7.2, Valkey) waits until they are on disk. `always` makes each write
+# wait for the disk: measure on yours what is then left of "extremely fast".
 #
 # The stream costs something else:
 

@@ -105,7 +105,8 @@ cachelab.show(read_through.ReadThrough)
 # %% [markdown]
 # ## The same shop, written twice
 #
-# Three endpoints and a writer. First with cache-aside, each a clean call of the pattern that you know:
+# Three **endpoints**, functions that each answer one kind of request, and a writer. First with
+# cache-aside, each a clean call of the pattern that you know:
 
 
 # %%
@@ -321,8 +322,8 @@ print(repr(run.answers["unlucky"]), "with", run.hits, "hits in hand")
 # not. That is worth remembering too. Otherwise every question for a product that is gone, from an old
 # link or a search engine, reaches the database.
 #
-# But here is a sign-up. The form asks whether the address is taken, and goes on asking whether the
-# account is there, ten times a second. After a minute Zoe signs up.
+# But here is a sign-up. A visitor's page asks, ten times a second, whether there is an account for
+# Zoe's address. After a minute she signs up.
 
 # %%
 ZOE = "zoe@example.org"
@@ -379,8 +380,8 @@ revealed
 
 # %% [markdown]
 # In the worst case she has just been looked for, and does not exist for the full five minutes. A
-# short TTL for absence bounds that, to 5 s here, of which most was over. A delete by whoever creates
-# the row ends it at once.
+# short TTL for absence bounds that, here to 5 s, most of which were over when she signed up. A
+# delete by whoever creates the row ends it at once.
 #
 # **Break the fix.** Is the short TTL still needed, then? Let us ask every order in which one visitor
 # and the sign-up can meet.
@@ -423,8 +424,9 @@ for name, ids in {"the same": [9_999] * 1_000, "different": range(9_000, 10_000)
 
 # %% [markdown]
 # Remembered absence helps against the same question, not against an inventive one, and each of its
-# questions leaves a key behind. Against that: reject what cannot be an id before you ask, and limit how
-# often one caller may miss. (A Bloom filter of the ids that exist does it in little memory.)
+# questions leaves a key behind. Against that: reject what cannot be an id before you ask, and limit
+# how often one caller may miss. (A Bloom filter of the ids that exist, a small table that can say
+# "certainly not there", does the first in little memory.)
 #
 # ## What is broken
 #
@@ -522,9 +524,11 @@ print(len(lines), "lines, and a line of register for each kind of thing")
 # | a guard | at every call | in one place |
 # | writes, staleness, races | yours | yours |
 #
-# A few kinds of thing, read in many places by key: read-through. One endpoint with a value of its own,
-# such as a report over last month: cache-aside, there is nothing to share. And the last row is
+# A few kinds of thing, read in many places by key: read-through. One endpoint with a value of its
+# own, such as a report over last month: cache-aside, there is nothing to share. And the last row is
 # for both: a layer that reads does not write. Whoever updates still commits, and then deletes.
+#
+# Your guesses, and what came:
 
 # %%
 recap()

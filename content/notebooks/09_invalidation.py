@@ -47,8 +47,9 @@ lab = cachelab.start()
 # ## One price, three ways to tell
 #
 # Two things are hard in computer science, goes Phil Karlton's joke: cache invalidation and naming
-# things. This chapter has both; names come last. A price makes an easy start: it has one key. In four hours it is asked for about every five seconds
-# and changed about every twenty minutes, both drawn once, with a seed.
+# things. This chapter has both; names come last. A price makes an easy start: it has one key. In four
+# hours it is asked for about every five seconds and changed about every twenty minutes, both drawn
+# once, with a seed.
 
 # %%
 PRICE = "price:v1:1"
@@ -137,7 +138,8 @@ reveal("ttl", round(100 * len(by_ttl.stale) / by_ttl.hits))
 # %% [markdown]
 # The TTL asks most often and is wrong most often. Whoever deletes is right at once, and asks once per
 # change. The event is late by the time of its journey. How much that costs has a formula: the share
-# of the hits is (1 - exp(-2md)) / 2, for m changes a second and a delay of d seconds.
+# of the hits is (1 - exp(-2md)) / 2, for m changes a second and a delay of d seconds. For a delay as
+# short as this that is just md, the share of the time that lies between a change and its event.
 
 # %%
 share = staleness.stale_share_delayed(write_rate=1 / 1_200, delay=2)
@@ -189,8 +191,9 @@ def showing(name, read=plain):
 
 
 # %% [markdown]
-# Alice has been a customer for a while, and now she wants to be called Alicia. The article's `updateUser` clears three keys by hand, with a note to add every new one:
-# `user`, `permissions` and `user:public`.
+# Alice has been a customer for a while, and now she wants to be called Alicia. The article's
+# `updateUser` clears three keys by hand, `user`, `permissions` and `user:public`, and asks whoever adds
+# a cache to add its key there too.
 
 # %%
 predict("How many pages still show her old name after that?", key="alice", unit="pages")
@@ -230,7 +233,7 @@ print(len(showing("Alice")), "old names left")
 # knows all pages. Two other ways need no map:
 #
 # - **Hold ids, not copies.** A thread that holds user ids and looks up the names under `user:v1:*`
-#   with one `MGET` (`03_distributed`) leaves one key with the name. Try that first.
+#   with one `MGET` (`03_distributed`) holds no name that could get old. Try that first.
 # - **Tags.** A copy says what it is made of, when it is filled.
 #
 # ## Tags, first try
@@ -267,16 +270,16 @@ print(first_try.summary)
 cachelab.lanes(first_try.counterexample)
 
 # %% [markdown]
-# In the lanes the reader has stored the old name (square), and the writer looks into the set (second
-# circle) before the key is in it (dot). Adding the key first does not help: then the fill can come
-# last, as in `11_stale_data`.
+# In the lanes the reader has stored the old name (square), and the writer looks into the empty set (the
+# second circle: a miss) before the key is in it (dot). Adding the key first does not help: then the
+# fill can come last, as in `11_stale_data`.
 #
 # ## Tags, with a clock
 #
 # Turn it round: let the writer not look for copies, but leave word, and every reader check. A counter
-# serves as the **clock**. Forgetting a tag moves the clock on and writes the new time under the tag,
-# its **generation**. A copy carries its tags and the time *before its query*, and counts only while
-# none of its tags is younger.
+# serves as the **clock**. Forgetting a tag moves the clock on and writes the new time under the tag, as
+# its **mark**; it stays for 30 days, longer than any copy. A copy carries its tags and the time *before
+# its query*, and is **void**, a miss, as soon as one of its tags has a later mark.
 
 # %%
 print(tags.FORGET, end="\n\n")
@@ -349,13 +352,14 @@ print("Evicted:", evicted.summary)
 print("Died:   ", died.summary)
 
 # %% [markdown]
-# Keep marks where nothing is evicted. The death is about telling at all, and that comes now.
+# Keep marks where nothing is evicted. The writer that dies before it has told is a matter of events,
+# and these come now.
 #
 # ## Events that get lost
 #
 # The article calls event-driven invalidation the right approach at scale. It is, if the event arrives.
-# Back to the four hours, with pub/sub. **Predict** what one lost message of these does, if copies have
-# no TTL.
+# Back to the four hours, with pub/sub. **Predict** what one lost message does, with a TTL of ten
+# minutes and with none.
 
 # %%
 lost = [stage.DropMessage("product.updated", nth=4)]
@@ -371,7 +375,7 @@ for seconds in (600, None):
 heard = lab.cache.pubsub()
 heard.subscribe("user.updated")
 heard.get_message(timeout=5)
-heard.close()  # a deploy, two seconds long
+heard.close()  # a deploy: nobody listens
 print("listeners reached:", lab.cache.publish("user.updated", "1"))
 heard.subscribe("user.updated")  # back again
 print([heard.get_message(timeout=1)["type"], heard.get_message(timeout=0.2)])
@@ -543,8 +547,8 @@ reveal("deploy", len(apart))
 # help. So there has to be a release between, that still reads `v1` and deletes both. The lab asks for
 # the whole plan. (Tags have no version: `user:1` voids both.)
 #
-# And ignored keys are misses: a new version starts with an empty cache. From a hit ratio h, that is
-# 1 / (1 - h) times the usual queries:
+# And the copies of the old version are no use to the new one: it starts with an empty cache. From a hit
+# ratio h, that is 1 / (1 - h) times the usual queries at first:
 
 # %%
 for hit_ratio in (0.7, 0.95, 0.99):
@@ -553,8 +557,8 @@ for hit_ratio in (0.7, 0.95, 0.99):
 # %% [markdown]
 # ## Recap
 #
-# - TTL: wrong for as long as it lasts. Delete: right at once, for the keys that you know. Event: late by
-#   its journey, but the writer need not know the keys.
+# - TTL: wrong for as long as it lasts. Delete: right at once, for the keys that you know. Event: late
+#   by its journey, but the writer need not know the keys.
 # - The map of who holds what comes from a query, from ids instead of copies, or from tags, which void
 #   a copy wherever it is.
 # - Pub/sub forgets who was away. A log and a consumer group catch up, at least once.

@@ -46,8 +46,9 @@ lab = cachelab.start()
 # somebody is shown it five minutes late. An old view count: nothing. An old price: somebody pays it.
 # An old permission: a person who was dismissed at noon pays out refunds at one.
 #
-# The answer is a number of seconds, the **staleness budget**. Write down yours. There is no right
-# answer, but there is one that your colleagues in the shop would sign.
+# The answer is a number of seconds, the **staleness budget** of `01_latency_freshness_cost`. Write
+# yours in place of ours below. There is no right answer, but there is one that your colleagues in
+# the shop would sign.
 
 # %%
 budget = {  # for so many seconds it costs nothing worth mentioning
@@ -82,7 +83,7 @@ def in_a_day(name, seconds):
 
 # %% [markdown]
 # Most teams begin with one TTL for everything, because it is simple. **Predict:** ten minutes for
-# all. Which rows of the table are within your budget?
+# all. Which of the five are within your budget?
 
 
 # %%
@@ -115,9 +116,11 @@ judge(lambda name: 86_400 / traffic[name][1] / 10)
 judge(lambda name: budget[name])
 
 # %% [markdown]
-# Permissions now expire after five seconds, and of 2.6 million checks a day still more than 99 in 100
-# are hits. The rule that a TTL under 30 seconds is a sign of caching too much does not hold: what
-# counts is reads per TTL, and here there are 150.
+# Permissions now expire after five seconds, and of 2.6 million checks a day still more than 99 in
+# 100 are hits. The rule that a TTL under 30 seconds is a sign of caching too much does not hold:
+# what counts is reads per TTL, and here there are 150. (In `01_latency_freshness_cost` each user's
+# permissions are a key of their own, read every 100 s. With so few reads per TTL the same five
+# seconds do not pay.)
 #
 # **The budget is for the whole way.** A TTL of 60 s behind a page cache of 30 s, or with a
 # stale-while-revalidate window of 30 s, is 90 s.
@@ -176,8 +179,8 @@ for name, run in {"stage": staged, "live ": live}.items():
 reveal("share", round(100 * len(live.stale) / live.hits))
 
 # %% [markdown]
-# Stage and server agree to the last read. The formula is the mean over many such hours; one hour with
-# some sixty writes strays from it by a few per cent. No error was logged in any of them.
+# Stage and server agree to the last read. The formula is the mean over many such hours; one hour
+# with some sixty writes may stray from it by a few per cent. No error was logged in any of them.
 #
 # That is how many answers were wrong. How wrong? For each hit the trace knows its **age**, the seconds
 # since the value was read from the origin, and for how long it had not been true.
@@ -189,10 +192,10 @@ print(f"age of a hit:   mean {sum(ages) / len(ages):.0f} s, oldest {max(ages):.0
 print(f"wrong already:  mean {sum(wrong) / len(wrong):.0f} s, longest {max(wrong):.0f} s")
 
 # %% [markdown]
-# The mean age is half the TTL and the worst is the TTL. The explorer shows this for other rates: left
-# the share of hits that are out of date, right by how long, both over the TTL; diamonds are counted,
-# curves are the formula. **Its question:** at one write in ten seconds, which TTL keeps nine of ten
-# hits true, and which hit ratio is left?
+# The mean age is half the TTL and the worst is the TTL. The explorer shows this for other rates:
+# left the share of hits that are out of date, right by how long, both over the TTL; diamonds are
+# counted, curves are the formula, and the dotted line is the worst case, the TTL. **Its question:**
+# at one write in ten seconds, which TTL keeps nine of ten hits true, and which hit ratio is left?
 
 # %% tags=["widget"]
 widgets.staleness_explorer()
@@ -295,9 +298,9 @@ print(hasty.summary, reveal("hasty", hasty.failing), sep="\n")
 cachelab.lanes(hasty.counterexample)
 
 # %% [markdown]
-# In the lanes, where the writer is now above, the reader's whole visit lies between the cross and the bar: until the commit everybody
-# reads the old row, and every reader who comes along stores it. The busier the key, the surer it is
-# that one does. First the commit, then the delete.
+# In the lanes, where the writer is now above, the reader's whole visit lies between the cross and
+# the bar: until the commit everybody reads the old row, and every reader who comes along stores it.
+# The busier the key, the surer it is that one does. First the commit, then the delete.
 #
 # ## Two writers
 #
@@ -317,13 +320,15 @@ two = {"one": storing_writer("one@example.org"), "two": storing_writer("two@exam
 print(stage.explore(two, never_stale, commit_apart=False).summary)
 
 # %% [markdown]
-# Between one writer's commit and its `SET` the other does both. The database has an order of commits,
-# the cache an order of arrivals, and nothing makes them the same.
+# Between one writer's commit and its `SET` the other does both. The database has an order of
+# commits, the cache an order of arrivals, and nothing makes them the same. (In `06_write_through`
+# the writers read the row again before they store it, and it does not help: there it is 2 of 20.)
 #
 # ## Fix one: compare versions
 #
-# Every update raises the row's `version`, so let only a newer row replace a copy. To look and to store
-# must be one step, and on the server a Lua script is one. Readers and writers all store with `put`:
+# As in `06_write_through`: every update raises the row's `version`, so let only a newer row replace
+# a copy. To look and to store must be one step, and on the server a Lua script is one. Readers and
+# writers all store with `put`:
 
 # %%
 from cachelab.patterns import lease, versioned_set
@@ -496,8 +501,9 @@ reveal("bruno", paid[60, False])
 #   caches on the way.
 # - Delete after the commit. Even then one order of ten leaves an old value: the fill that began before
 #   the write.
-# - A versioned set needs everybody to store; a lease needs everybody who deletes to void it. Both are
-#   clean in every order, and neither survives a writer that dies before it speaks.
+# - A versioned set needs everybody to store; a lease needs everybody who deletes to void it. Both
+#   are clean in every order, versions only if no key is evicted, and neither survives a writer that
+#   dies before it speaks.
 # - The TTL is the backstop under all of it.
 #
 # Your guesses, and what came:

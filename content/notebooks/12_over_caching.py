@@ -47,9 +47,9 @@ lab = cachelab.start()
 # %% [markdown]
 # ## Too much of a good thing
 #
-# Not everything should be cached: a copy takes memory, has to be operated, and can be wrong. The article
-# that we follow adds that teams who cache too much spend hours asking why the cache does not match
-# reality. No trace can measure those hours. It also names four signs that can be measured:
+# Not everything should be cached: a copy takes memory, has to be operated, and can be wrong. The
+# article that we follow adds that teams who cache too much spend hours asking why the cache does not
+# match reality. No trace can measure those hours. It also names four signs that can be measured:
 #
 # - the hit rate is below 70 %,
 # - the TTL is under 30 seconds,
@@ -85,7 +85,7 @@ KINDS = [
 # %% [markdown]
 # The front page shows prices, so it may be one second old. A profile is written at each visit ("last
 # seen"), and each write deletes the copy. The rest speaks for itself. A query's time is a `sleep` here,
-# so that each kind has its own.
+# so that each kind has its own. We record two minutes of the shop's day.
 
 # %%
 SECONDS = 120
@@ -174,10 +174,10 @@ def report(run, kind):
 
 
 # %% [markdown]
-# The last line is no sign but the point of it all: the queries that hits have spared, less all time that
-# went into the cache, per second. That is the number of **connections set free**. For "low read-to-write"
-# the article gives no number. If every write deletes the copy, the hit rate is reads ÷ (reads + writes)
-# at best, so its own 70 % asks for 7/3 reads a write; we take that.
+# The last line is no sign but the point of it all: the queries that hits have spared, less all time
+# that went into the cache, per second. That is the number of **connections set free**. For "low
+# read-to-write" the article gives no number. If every write deletes the copy, the hit rate is reads ÷
+# (reads + writes) at best, so its own 70 % asks for 7/3 reads a write; we take that.
 
 
 # %%
@@ -200,8 +200,9 @@ for name, row in rows.items():
     print(f"  signs: {', '.join(signs(row)) or 'none'}")
 
 # %% [markdown]
-# Five of the seven show a sign. Now the other verdict, by the time saved. The bar is the article's own:
-# a query of 4 ms, 50 times a second, keeps 0.2 of a connection busy, and is not worth a cache.
+# Five of the seven show a sign (`inf`: nobody writes). Now the other verdict, by the time saved. The
+# bar is the article's own: a query of 4 ms, 50 times a second, keeps 0.2 of a connection busy, and is
+# not worth a cache.
 
 # %%
 BAR = 50 * 0.004
@@ -234,13 +235,14 @@ for name, row in rows.items():
 # The same: the report needed only the trace. Now look at the three cases.
 #
 # - **front** has a TTL of a second, and frees the most. A TTL alone says nothing.
-# - **search** misses two times in three, and the third time spares 1.2 s. A hit rate alone says nothing.
-# - **country** has no sign at all: 93 % hits, an hour's TTL, never written. It is read so seldom that it
-#   saves nothing. *No sign finds a cache that is good and useless.*
+# - **search** misses nearly two times in three, and the third time spares 1.2 s. A hit rate alone says
+#   nothing.
+# - **country** has no sign at all: 93 % hits, an hour's TTL, never written. It is read so seldom that
+#   it saves nothing. *No sign finds a cache that is good and useless.*
 #
-# About the rest the signs are right: `permission` even makes its readers slower, `profile` saves next to
-# nothing, and `product`, the article's own example, stays under the bar. **A sign is a
-# reason to look. Rate × time × hit rate is the verdict.**
+# About the rest the signs are right: `permission` even makes its readers slower, `profile` saves next
+# to nothing, and `product`, the article's own example, stays under the bar. **A sign is a reason to
+# look. Rate × time × hit rate is the verdict.**
 #
 # The explorer has hit rate, query and lookup. With a lookup and a store of 0.5 ms: at which hit rate
 # would `permission` begin to pay?
@@ -298,6 +300,9 @@ for name in ("front", "search", "profile", "permission"):
     print(f"{name:11} {fills:3} copies stored, {never_read(day, name):3} never read")
 
 # %% [markdown]
+# Nearly all permissions and more than half of the searches were stored for nobody. For `search` the
+# other 32 copies pay for that, as the report says; `permission` has nothing that could.
+#
 # ## A hit rate that lies: cheap hits, dear misses
 #
 # One server usually shows one hit rate, over everything in it.
@@ -328,14 +333,15 @@ print(f"by number {tidy.hit_rate:.1%}, ", end="")
 print(f"by time {by_cost({**rows, 'search': {**rows['search'], 'hits': 0}}):.1%}")
 
 # %% [markdown]
-# The hit rate rises, and the database gets more work. An alert on the hit rate would have
-# congratulated. **Count the time that hits save**: the lab has that as an exercise.
+# The hit rate rises, the time saved falls, and the database gets more work. An alert on the hit rate
+# would have congratulated. **Count the time that hits save**: the lab has that as an exercise.
 #
 # ## A hit rate that lies: hits that wait
 #
 # The second lie is about when a hit is a hit. With single-flight (`10_stampede`) one reader fetches and
 # those who come meanwhile wait for it. They cause no query, so most counters call them hits. Here is a
-# page of 20 reads a second, TTL 1 s, and a query of half a second.
+# page with 20 reads a second (r in the formula below), a TTL of 1 s (T), and a query that takes half a
+# second (D).
 
 
 # %%
@@ -371,13 +377,14 @@ cachelab.lanes(run[:24], by="time")
 # %% [markdown]
 # Not half a millisecond, but 85. In the lanes the first visit asks the cache and then the database;
 # visits 2 to 10 do not show up at all, for they wait. A third of all reads does so. These are **delayed
-# hits** (Atre and others, SIGCOMM 2020): the longer the query and the shorter the TTL, the more of them.
-# Count three things, not two: hits at once, hits that waited, misses.
+# hits** (Atre and others, SIGCOMM 2020): the longer the query and the shorter the TTL, the more of
+# them. Count three things, not two: hits at once, hits that waited, misses.
 #
 # ## A full server
 #
 # A cache's memory has an end, `maxmemory`, and then `maxmemory-policy` says who goes. The model first:
-# 3,000 pages, Zipf popularity with exponent 0.8, room for 750.
+# 3,000 pages, Zipf popularity with exponent 0.8 (`02_in_memory`), room for 750. `lru` throws out what
+# was unused for longest, `lfu` what was used least often, and `best` keeps the 750 most popular.
 
 # %%
 asked = eviction.zipf_requests(3_000, 0.8, 10_000, seed=3)
@@ -436,9 +443,9 @@ between = model["random"] - 0.03 < live["lru"] < model["lru"] + 0.03
 print("lru between random and lru, give or take 3 points:", between)
 
 # %% [markdown]
-# RANDOM and LFU agree with the model. LRU should have come near the model's LRU; here it did hardly
-# better than RANDOM, and so it will with you if the reads took but a few seconds. Is the model wrong?
-# Ask the server how long its keys have been idle:
+# RANDOM and LFU agree with the model. LRU should have come near the model's LRU, and stays below it,
+# on the way to RANDOM: the nearer, the fewer seconds the reads took. Is the model wrong? Ask the server
+# how long its keys have been idle:
 
 # %% tags=["live"]
 cache = stores["lru"].client()
@@ -449,11 +456,12 @@ for store in stores.values():
 
 # %% [markdown]
 # That is its clock: it notes a key's last use in **whole seconds**. Ten thousand reads take a few of
-# them, so hundreds of keys look equally old, and the choice among them is luck. In production, where a key
-# stays for minutes, one second is fine. A benchmark of ten seconds measures RANDOM and calls it LRU.
+# them, so hundreds of keys look equally old, and the choice among them is luck. In production, where a
+# key stays for minutes, one second is fine. A benchmark of ten seconds measures RANDOM and calls it
+# LRU.
 #
-# So give the keys an age. `RESTORE ... IDLETIME` can: 600 pages, last used 1 to 600 minutes ago. Then new
-# ones come until 300 are evicted. Perfect LRU would take all of them from the older half.
+# So give the keys an age. `RESTORE ... IDLETIME` can: 600 pages, last used 1 to 600 minutes ago. Then
+# new ones come until 300 are evicted. Perfect LRU would take all of them from the older half.
 
 
 # %%
@@ -503,8 +511,8 @@ for policy in ("noeviction", "volatile-lru"):
 # %% [markdown]
 # The server is up, reads work, and every write fails: an outage that a `PING` does not see. (fakeredis
 # never evicts and never refuses, so no unit test sees it either.) For a pure cache choose `allkeys-`
-# something; for a buffer that nobody may lose (`07_write_back`), `noeviction` and an alert, on a server of
-# its own.
+# something; for a buffer that nobody may lose (`07_write_back`), `noeviction` and an alert, on a server
+# of its own.
 #
 # LRU or LFU? That depends on what comes. Room for 300 of 3,000, three kinds of traffic:
 
@@ -523,9 +531,9 @@ for name, coming in traffics.items():
     print(f"{name:19}", "  ".join(f"{p} {h:.1%}" for p, h in zip(policies, found, strict=True)))
 
 # %% [markdown]
-# LFU keeps the favourites, also when a job reads everything once, and clings to them when tastes change.
-# (The server's LFU forgets with time, this one does not.) None of them knows what a miss *costs*. If you
-# do, decide before: that is the last exercise of the lab.
+# LFU keeps the favourites, also when a job reads everything once, and clings to them when tastes
+# change. (The server's LFU forgets with time, this one does not.) None of them knows what a miss
+# *costs*. If you do, decide before: that is the last exercise of the lab.
 #
 # ## One second is enough
 #
@@ -557,9 +565,9 @@ print(f"formula: {ttl.hit_ratio(1_000, 1):.1%} hits")
 reveal("micro", round(100 * ttl.hit_ratio(1_000, 1), 1))
 
 # %% [markdown]
-# Three thousand reads, three queries, and the oldest answer is a second old. This is **micro-caching**, and the
-# opposite of over-caching. It wants single-flight: each second ends in a small stampede, and a query of
-# 10 ms lets about eleven through (`1 + rD`).
+# Three thousand reads, three queries, and the oldest answer is a second old. This is **micro-caching**,
+# and the opposite of over-caching. It wants single-flight: each second ends in a small stampede, and a
+# query of 10 ms lets about eleven through (`1 + rD`).
 #
 # What counts is never the TTL but the reads that fall into one: n ÷ (1 + n). 70 % is 2.3 of them.
 

@@ -208,8 +208,8 @@ def half_as_many_again(*counts):
 test(half_as_many_again)
 
 # %% [markdown]
-# All three incidents, and silence at *search* and *reports*. But *country codes* rings: at 99.9 % one miss
-# is expected in a window, and two are double. A minimum of reads is not what was meant. What matters is
+# All three incidents, and silence at *search* and *reports*. But *country codes* rings: at 99.9 % less than one
+# miss is expected in a window, so a single one is too many. A minimum of reads is not what was meant. What matters is
 # how many misses *more* there are.
 
 
@@ -242,7 +242,8 @@ print("days on which it rings:", [day for day in range(21) if seen_from(day)])
 
 # %% [markdown]
 # Never: each day is hardly worse than the one before. So a relative alert needs an absolute one beside
-# it after all, but its number is not 70. It comes from the database:
+# it after all, but its number is not 70. It comes from the database. Say that it has one slot for the
+# queries of *products*, 0.1 s each, and four for those of *search*, half a second each:
 
 
 # %%
@@ -455,8 +456,7 @@ flushed_under_traffic(bug=False)
 #
 # ## The cold path
 #
-# Your database sees only misses. If the cache is lost, it sees everything: **1 ÷ (1 − hit rate)** times
-# as much.
+# Your database sees only misses. If the cache is lost, it sees everything. How many times as much is that?
 
 
 # %%
@@ -483,7 +483,7 @@ for hit_rate in (0.70, 0.90, 0.95, 0.99):
 reveal("surge", round(recovery.surge(0.95)))
 
 # %% [markdown]
-# The formula is the mean; a run of 3,000 reads strays a little. A low hit rate is a waste, but a high one is
+# The formula is **1 ÷ (1 − hit rate)**. It is the mean; a run of 3,000 reads strays a little. A low hit rate is a waste, but a high one is
 # a debt: the better the cache, the less your database has seen of the load it must carry alone. So the
 # article is right: test the cold path, at full load, with the cache **empty**. Whether it can pass at all,
 # a division tells:
@@ -564,7 +564,8 @@ reveal("down", "not in half a minute")
 # Without retries ten bad seconds. With them the shop stays down, though cache and database have long been
 # well again: every reader asks three times, 30 × 3 is more than 50, each answer comes too late, is thrown
 # away, and so nothing gets into the cache. This is a **metastable** state: the load keeps itself up. The
-# model gives the rates at which it can happen, and draws it:
+# model gives the rates at which it can happen, and draws it. It also tries a **door** in front of the shop,
+# which for twenty seconds lets in one reader of five (**admission**), once early and once late:
 
 # %%
 low, high = recovery.retry_trap(capacity=50, hit_ratio=0.9, retries=2)
@@ -594,9 +595,8 @@ Picture(figure, "Queries offered over 90 s: two retries stay above the database'
 
 # %% [markdown]
 # The solid line, two retries, stays above the grey one: more than the database can do, for ever. The
-# dotted line comes back: at 20 s a door is put in front that lets in one reader of five, for twenty
-# seconds (**admission**). Those few are answered in time and fill the cache, then the door opens. To fail
-# some at once saves the rest. At 40 s the same door is too short, as a longer queue of questions nobody
+# dotted line comes back: the few whom the door lets in from 20 s on are answered in time and fill the cache,
+# then it opens. To fail some at once saves the rest. At 40 s the same door is too short, as a longer queue of questions nobody
 # waits for has to be worked off first: shed early.
 #
 # There is a cheaper remedy, and it is in our code: the late answer was right, and was thrown away. Keep it.

@@ -171,7 +171,7 @@ print("database: ", lab.db.user(1)["email"])
 # The old address is back from the dead, on the second replica too, which had acknowledged the delete: it
 # follows the new primary now and copies what that has. `WAIT` says how many have a write; it has no say in who
 # is elected. Sentinel and Cluster try to take the replica that has most, says the manual of `WAIT`, which makes
-# this rare and not impossible. Only if *every* replica that may be elected has the write, a failover keeps it.
+# this rare and not impossible. Only if *every* replica that may be elected has the write does a failover keep it.
 #
 # What ends the mistake is what ended all the others: the TTL, the backstop of `11_stale_data`. A cache whose
 # deletes must not get lost needs short TTLs, or versions in the values.
@@ -265,7 +265,7 @@ print("two slots: ", right.wire(f"MGET {key} cart:v1:1"))
 print("one slot:  ", cluster.owner("{user:1}:cart").wire("MGET {user:1}:profile {user:1}:cart"))
 
 # %% [markdown]
-# `$-1` is "no such key". `MOVED` names the slot and the node to ask instead (its port is cut off here). A cluster client follows it, and
+# `$-1` is "no such key", and `*2` begins a list of two values. `MOVED` names the slot and the node to ask instead (its port is cut off here). A cluster client follows it, and
 # keeps a map of all slots, so that it seldom has to. `CROSSSLOT` is final: nobody collects your keys
 # for you. A client can (`mget_nonatomic` of redis-py), in one trip per node and not as one step.
 
@@ -514,8 +514,8 @@ Picture(
 # ## Recap
 #
 # - A replica is a copy that is late by an unknown time, and says nothing about it.
-# - `WAIT` tells how many have a write of this connection. Only if all who may be elected have it, a
-#   failover keeps it; a delete can be lost too, and the TTL is the backstop.
+# - `WAIT` tells how many have a write of this connection. Only if all who may be elected have it does a
+#   failover keep it; a delete can be lost too, and the TTL is the backstop.
 # - Keys that are used at once share a tag, and only those.
 # - A hot key fills one node whatever their number: keep it in the process, in counted copies, or read
 #   replicas.

@@ -117,6 +117,8 @@ cachelab.show(parts.one_ttl)
 # half a second, and what was filled together expires together, every five minutes:
 
 # %%
+deploy = [event.at for event in run.trace if event.actor == "deploy" and event.kind == "fill"]
+print(f"the deploy filled {len(deploy)} copies within {deploy[-1] - deploy[0]:.1f} s")
 dips = [night.time_of_day(30 * n)[:5] for n, value in enumerate(rate.values) if value < 70]
 print("hit rate below 70 % at", dips)
 
@@ -171,8 +173,11 @@ print("best sellers were asked for:", len(in_at), "times | inside the lock at on
 print(run.grep("lock:best.*nothing there").total, "locks had ended before their owner came back")
 reveal("inside", inside)
 
+# %%
+cachelab.show(parts.lock_without_token)
+
 # %% [markdown]
-# The query takes 12 s, and the lock was set for 2. So the next reader takes it as well, and the next. Both slots
+# The query takes 12 s, and the lock was set for 2 (`ex=2`). So the next reader takes it as well, and the next. Both slots
 # are full of the same query, a third one waits, and whoever wants a price stands behind them. **The fourth fault: a lock without a
 # token that ends too early.** You have met it in `10_stampede`.
 #

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from html import escape
 from importlib import metadata
 from typing import Any
 
@@ -613,23 +614,37 @@ def pod() -> None:
 # The table -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+WORDS = {True: "yes", False: "-", None: "n/a"}
+
+
+@dataclass(frozen=True, repr=False)
 class Table:
     """`cells[behaviour][library]`: True, False, or None where the question does not arise."""
 
     cells: dict[str, dict[str, bool | None]]
     why: dict[tuple[str, str], str]  # the error that a False comes from, if one did
 
-    def __str__(self) -> str:
-        words = {True: "yes", False: "-", None: "n/a"}
+    def __repr__(self) -> str:
         names = list(self.cells["one_process"])
         wide = [max(len(name), 4) for name in names]
         head = " " * 54 + "  ".join(n.ljust(w) for n, w in zip(names, wide, strict=True))
         lines = [head.rstrip()]
         for key, text in BEHAVIOURS.items():
-            row = [words[self.cells[key][n]].ljust(w) for n, w in zip(names, wide, strict=True)]
+            row = [WORDS[self.cells[key][n]].ljust(w) for n, w in zip(names, wide, strict=True)]
             lines.append((text.ljust(54) + "  ".join(row)).rstrip())
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """For a front end that would break the lines of the text, which are too long for a page."""
+        names = ["", *self.cells["one_process"]]
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+        rows = "".join(
+            f'<tr><th scope="row" style="text-align:left">{escape(text)}</th>'
+            + "".join(f"<td>{WORDS[found]}</td>" for found in self.cells[key].values())
+            + "</tr>"
+            for key, text in BEHAVIOURS.items()
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def versions() -> str:

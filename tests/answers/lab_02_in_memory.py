@@ -229,6 +229,47 @@ def by_the_pattern(load, ttl, clock):
     return lambda key: kept.get(key, lambda: load(key))
 
 
+def by_the_text_of_the_key(load, ttl, clock):
+    kept = {}
+
+    def get(key):
+        now = clock()
+        if str(key) not in kept or now - kept[str(key)][1] >= ttl:
+            kept[str(key)] = load(key), now
+        return kept[str(key)][0]
+
+    return get
+
+
+def with_a_bound(load, ttl, clock):
+    kept = OrderedDict()
+
+    def get(key):
+        now = clock()
+        if key not in kept or now - kept[key][1] >= ttl:
+            kept[key] = load(key), now
+            if len(kept) > 128:
+                kept.popitem(last=False)
+        return kept[key][0]
+
+    return get
+
+
+def sweeps_what_is_too_old(load, ttl, clock):
+    kept, lock = OrderedDict(), threading.RLock()
+
+    def get(key):
+        with lock:
+            now = clock()
+            while kept and now - next(iter(kept.values()))[0] >= ttl:
+                kept.popitem(last=False)
+            if key not in kept:
+                kept[key] = now, load(key)
+            return kept[key][1]
+
+    return get
+
+
 # lru -----------------------------------------------------------------------------------------
 
 
@@ -671,7 +712,7 @@ class Table:
 
 def on_a_grid(load, clock):
     """Hourly as counted from the start, whatever happened in between."""
-    kept, due = load(), clock() + 3600
+    due, kept = clock() + 3600, load()
 
     def table():
         nonlocal kept, due
@@ -686,6 +727,71 @@ def on_a_grid(load, clock):
         return dict(kept)
 
     return table
+
+
+def from_the_end_of_the_load(load, clock):
+    kept, due = load(), clock() + 3600
+
+    def table():
+        nonlocal kept, due
+        if clock() >= due:
+            try:
+                kept, due = load(), clock() + 3600
+            except Exception:
+                due = clock() + 60
+        return kept
+
+    return table
+
+
+def makes_up_for_each_hour(load, clock):
+    due = clock() + 3600
+    kept = load()
+
+    def table():
+        nonlocal kept, due
+        now = clock()
+        if now >= due:
+            try:
+                kept, due = load(), due + 3600
+            except Exception:
+                due = now + 60
+        return kept
+
+    return table
+
+
+def empty_is_a_failure(load, clock):
+    due = clock() + 3600
+    kept = load()
+
+    def table():
+        nonlocal kept, due
+        now = clock()
+        if now >= due:
+            due = now + 60
+            with contextlib.suppress(Exception):
+                if found := load():
+                    kept, due = found, now + 3600
+        return kept
+
+    return table
+
+
+def as_a_generator(load, clock):
+    due, kept = clock() + 3600, load()
+
+    def tables(kept, due):
+        while True:
+            now = clock()
+            if now >= due:
+                due = now + 60
+                with contextlib.suppress(Exception):
+                    kept, due = load(), now + 3600
+            yield kept
+
+    given = tables(kept, due)
+    return lambda: next(given)
 
 
 # broadcast -----------------------------------------------------------------------------------
@@ -842,6 +948,59 @@ def with_cachetools(cache, db):
     return is_on
 
 
+def turns_it_round(cache, db):
+    kept, news = {}, cache.pubsub(ignore_subscribe_messages=True)
+    news.subscribe("flags")
+
+    def is_on(name):
+        while message := news.get_message():
+            if message["data"] in kept:
+                value, until = kept[message["data"]]
+                kept[message["data"]] = not value, until
+        now = time.monotonic()
+        if name not in kept or now >= kept[name][1]:
+            kept[name] = db.flag(name), now + 60
+        return kept[name][0]
+
+    return is_on
+
+
+def hears_after_the_answer(cache, db):
+    kept, news = {}, cache.pubsub()
+    news.subscribe("flags")
+
+    def is_on(name):
+        now = time.monotonic()
+        if name not in kept or now >= kept[name][1]:
+            kept[name] = db.flag(name), now + 60
+        value = kept[name][0]
+        while message := news.get_message():
+            if message["type"] == "message":
+                kept.pop(message["data"], None)
+        return value
+
+    return is_on
+
+
+def loads_at_once_what_is_named(cache, db):
+    kept, news = {}, cache.pubsub()
+    news.subscribe("flags")
+
+    def load(name):
+        now = time.monotonic()
+        kept[name] = db.flag(name), now
+
+    def is_on(name):
+        heard = [one["data"] for one in iter(news.get_message, None) if one["type"] == "message"]
+        for named in set(heard) & kept.keys():
+            load(named)
+        if name not in kept or time.monotonic() - kept[name][1] >= 60:
+            load(name)
+        return kept[name][0]
+
+    return is_on
+
+
 WRONG = {
     "02_in_memory.ttl": [
         Wrong("never remembers", never_remembers, "second get('a') there were 2 loads"),
@@ -858,6 +1017,8 @@ WRONG = {
         Wrong("old rather than an error", old_rather_than_an_error, "older than promised"),
         Wrong("remembers errors", remembers_errors, "gave the error again"),
         Wrong("hides errors", hides_errors, "A load failed, and get gave None"),
+        Wrong("by the text of the key", by_the_text_of_the_key, "these are three keys"),
+        Wrong("with a bound", with_a_bound, "no bound but the TTL"),
     ],
     "02_in_memory.lru": [
         Wrong("keeps nothing", keeps_nothing, "The second get('a') gave 'a, load 2'"),
@@ -891,6 +1052,9 @@ WRONG = {
         Wrong("an empty table is none", empty_is_nothing, "The origin's table was empty, and"),
         Wrong("tries three times", tries_three_times, "there were 3 loads, not one"),
         Wrong("loads twice on start", loads_twice_on_start, "On start the table was loaded 2"),
+        Wrong("age from the end of the load", from_the_end_of_the_load, "3,600 s after it began"),
+        Wrong("makes up for each hour", makes_up_for_each_hour, "five reads after that"),
+        Wrong("empty is a failure", empty_is_a_failure, "The origin's table was emptied"),
     ],
     "02_in_memory.broadcast": [
         Wrong("remembers nothing", remembers_nothing, "which is True, asked 3 queries"),
@@ -906,12 +1070,24 @@ WRONG = {
         Wrong("subscribes too late", subscribes_after_the_load, "reached nobody"),
         Wrong("in the shared cache", in_the_shared_cache, "in the shared cache"),
         Wrong("a thread that drops too early", in_a_thread, "was loading was old already"),
+        Wrong("turns it round", turns_it_round, "a second time, without a flip"),
+        Wrong("hears after the answer", hears_after_the_answer, "is heard before the answer"),
     ],
 }
 
 RIGHT = {
-    "02_in_memory.ttl": [age_instead_of_end, AsAClass, by_the_pattern],
+    "02_in_memory.ttl": [
+        age_instead_of_end,
+        AsAClass,
+        by_the_pattern,
+        sweeps_what_is_too_old,
+    ],
     "02_in_memory.lru": [lru, from_functools, from_cachetools, by_the_time_of_use],
-    "02_in_memory.refresh": [Table, on_a_grid],
-    "02_in_memory.broadcast": [in_a_thread_with_the_pattern, with_cachetools, _told],
+    "02_in_memory.refresh": [Table, on_a_grid, as_a_generator],
+    "02_in_memory.broadcast": [
+        in_a_thread_with_the_pattern,
+        with_cachetools,
+        _told,
+        loads_at_once_what_is_named,
+    ],
 }

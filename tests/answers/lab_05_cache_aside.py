@@ -118,6 +118,15 @@ def read_with_exists(cache, db, user_id):
     return user
 
 
+def stores_then_gets(cache, db, user_id):
+    key = f"user:v1:{user_id}"
+    stored = cache.get(key)
+    if stored is None:
+        cache.set(key, json.dumps(db.user(user_id)), ex=300)
+        stored = cache.get(key)
+    return json.loads(stored)
+
+
 class ReadUser:
     """An object that can be called is a function too."""
 
@@ -189,6 +198,17 @@ def with_a_sentinel(cache, db, product_id):
     return stock
 
 
+def absence_is_below_zero(cache, db, product_id):
+    """A stock is never below 0."""
+    stored = cache.get(f"stock:v1:{product_id}")
+    if stored is not None:
+        return None if int(stored) < 0 else int(stored)
+    stock = db.stock(product_id)
+    kept, ttl = (-1, 10) if stock is None else (stock, 60)
+    cache.set(f"stock:v1:{product_id}", kept, ex=ttl)
+    return stock
+
+
 # update --------------------------------------------------------------------------------------
 
 
@@ -245,6 +265,39 @@ def deletes_before_and_after(cache, db, user_id, email):
     cache.delete(*keys)
     db.update_user(user_id, email=email)
     cache.delete(*keys)
+
+
+def by_a_pattern(cache, db, user_id, email):
+    db.update_user(user_id, email=email)
+    for key in cache.scan_iter(f"user:*:{user_id}*"):
+        cache.delete(key)
+
+
+def stores_the_new_row(cache, db, user_id, email):
+    db.update_user(user_id, email=email)
+    cache.set(f"user:v1:{user_id}", json.dumps(db.user(user_id)), ex=300)
+    cache.delete(f"user:public:v1:{user_id}")
+
+
+def patches_the_copies(cache, db, user_id, email):
+    db.update_user(user_id, email=email)
+    for key in (f"user:v1:{user_id}", f"user:public:v1:{user_id}"):
+        stored = cache.get(key)
+        if stored is not None:
+            cache.set(key, json.dumps({**json.loads(stored), "email": email}), keepttl=True)
+
+
+def only_if_the_profile_is_cached(cache, db, user_id, email):
+    cached = cache.exists(f"user:v1:{user_id}")
+    db.update_user(user_id, email=email)
+    if cached:
+        cache.delete(f"user:v1:{user_id}", f"user:public:v1:{user_id}")
+
+
+def lets_them_expire_now(cache, db, user_id, email):
+    db.update_user(user_id, email=email)
+    for key in (f"user:v1:{user_id}", f"user:public:v1:{user_id}"):
+        cache.expire(key, 0)
 
 
 def deletes_in_a_pipeline(cache, db, user_id, email):
@@ -358,13 +411,59 @@ def skips_the_fill_when_the_read_failed(cache, db, product_id):
     stored = None
     try:
         stored = cache.get(key)
-    except redis.ConnectionError:
+    except redis.RedisError:
         alive = False
     if stored is not None:
         return json.loads(stored)
     product = db.product(product_id)
     if alive:
-        with contextlib.suppress(redis.ConnectionError):
+        with contextlib.suppress(redis.RedisError):
+            cache.set(key, json.dumps(product), ex=300)
+    return product
+
+
+def _product(cache, db, product_id, error=redis.RedisError, store=None):
+    """Cache-aside, with a try of its own for each of the two commands."""
+    key, stored = f"product:v1:{product_id}", None
+    with contextlib.suppress(error):
+        stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    product = db.product(product_id)
+    with contextlib.suppress(error):
+        if store is None:
+            cache.set(key, json.dumps(product), ex=300)
+        else:
+            store(key, json.dumps(product))
+    return product
+
+
+def suppresses_what_redis_raises(cache, db, product_id):
+    return _product(cache, db, product_id)
+
+
+def only_a_lost_connection(cache, db, product_id):
+    return _product(cache, db, product_id, error=redis.ConnectionError)
+
+
+def product_ttl_apart(cache, db, product_id):
+    def store(key, text):
+        cache.set(key, text)
+        cache.expire(key, 300)
+
+    return _product(cache, db, product_id, store=store)
+
+
+def stores_after_an_error(cache, db, product_id):
+    key, stored, product = f"product:v1:{product_id}", None, None
+    with contextlib.suppress(redis.RedisError):
+        stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    try:
+        product = db.product(product_id)
+    finally:
+        with contextlib.suppress(redis.RedisError):
             cache.set(key, json.dumps(product), ex=300)
     return product
 
@@ -427,6 +526,48 @@ def copes_with_the_old_shape(cache, db, user_id):
     return {"name": name, "initials": "".join(word[0] for word in name.split())}
 
 
+def from_the_old_copy(cache, db, user_id):
+    key = f"profile:v2:{user_id}"
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    old = cache.get(f"profile:v1:{user_id}")
+    name = json.loads(old)["name"] if old else db.user(user_id)["name"]
+    profile = {"name": name, "initials": "".join(word[0] for word in name.split())}
+    cache.set(key, json.dumps(profile), ex=300)
+    return profile
+
+
+def _profile_under(key, initials_of=lambda name: "".join(word[0] for word in name.split())):
+    def read_profile(cache, db, user_id):
+        def load():
+            name = db.user(user_id)["name"]
+            return {"name": name, "initials": initials_of(name)}
+
+        return _read(cache, key(user_id), load, 300)
+
+    return read_profile
+
+
+capitals = _profile_under(
+    lambda user_id: f"profile:v2:{user_id}",
+    lambda name: "".join(letter for letter in name if letter.isupper()),
+)
+one_key_for_all_profiles = _profile_under(lambda user_id: "profile:v2")
+under_the_users_key = _profile_under(lambda user_id: f"user:v1:{user_id}")
+
+
+def under_a_hash(cache, db, user_id):
+    return _profile_under(lambda _: f"profile:{hash('name, initials')}:{user_id}")(
+        cache, db, user_id
+    )
+
+
+def keeps_only_the_name(cache, db, user_id):
+    name = _read(cache, f"profile:v2:{user_id}", lambda: db.user(user_id)["name"], 300)
+    return {"name": name, "initials": "".join(word[0] for word in name.split())}
+
+
 # What several of them do ---------------------------------------------------------------------
 
 
@@ -452,6 +593,8 @@ WRONG = {
         Wrong("asks twice", asks_twice, "asked 2 queries"),
         Wrong("TTL in a second command", ttl_in_a_second_command, "without a TTL, which stays"),
         Wrong("a hit prolongs the copy's life", prolongs_on_read, "s after the fill"),
+        Wrong("EXISTS, then GET", read_with_exists, "the reader had seen was deleted"),
+        Wrong("SET, then GET", stores_then_gets, "the reader had left was deleted"),
     ],
     "05_cache_aside.values": [
         Wrong("if value", stock_if_value, "is sold out: three reads asked 3 queries"),
@@ -467,8 +610,16 @@ WRONG = {
         Wrong("delete before the commit", deletes_first, "stored the old row again"),
         Wrong("before and after", deletes_before_and_after, "of all 1,722 orders"),
         Wrong("half before the commit", deletes_half_first, "(user:public:v1:1)"),
-        Wrong("the whole cache", deletes_everything, "user:v1:2 and session:abc"),
-        Wrong("all users", deletes_all_users, "cache: user:v1:2, which"),
+        Wrong(
+            "the whole cache",
+            deletes_everything,
+            "cache: user:v1:2, user:v1:12, user:public:v1:10, session:abc;",
+        ),
+        Wrong("all users", deletes_all_users, "cache: user:v1:2, user:v1:12, user:public:v1:10;"),
+        Wrong("by a pattern", by_a_pattern, "cache: user:v1:12, user:public:v1:10;"),
+        Wrong("stores the new row", stores_the_new_row, "and user:v1:1 was left with the one"),
+        Wrong("patches the copies", patches_the_copies, "user:public:v1:1 was left with the one"),
+        Wrong("only if one is cached", only_if_the_profile_is_cached, "1 alone in the cache"),
         Wrong("another user too", changes_everybody, "User 2 was changed as well"),
     ],
     "05_cache_aside.cache_down": [
@@ -480,6 +631,9 @@ WRONG = {
         Wrong("hides the database's error", hides_the_database, "would take that for the truth"),
         Wrong("insists", insists, "the cache was tried"),
         Wrong("does not cache", never_caches, "two reads asked 2 queries"),
+        Wrong("only a lost connection", only_a_lost_connection, "did not answer in time, and the"),
+        Wrong("stores after an error", stores_after_an_error, "'null' was stored all the same"),
+        Wrong("TTL in a second command", product_ttl_apart, "was left without a TTL"),
     ],
     "05_cache_aside.version": [
         Wrong("the old key", keeps_the_old_key, "gave {'name': 'Alice'}"),
@@ -488,18 +642,34 @@ WRONG = {
         Wrong("one letter", first_letter_only, "'initials': 'AM'"),
         Wrong("does not cache", does_not_cache_at_all, "asked 2 queries"),
         Wrong("no TTL", profile_without_ttl, "has no TTL"),
+        Wrong("from the old copy", from_the_old_copy, "as old as that copy"),
+        Wrong("capitals", capitals, "'initials': 'AMMC'"),
+        Wrong("one key for all", one_key_for_all_profiles, "The read of user 2"),
+        Wrong("the user's key", under_the_users_key, "of the user under user:v1:1 too"),
+        Wrong("a hash in the key", under_a_hash, "Another process asked the database again"),
     ],
 }
 
 RIGHT = {
     "05_cache_aside.read": [
         read_in_a_pipeline,
-        read_with_exists,
         ReadUser(),
         functools.partial(lambda extra, cache, db, user_id: ReadUser()(cache, db, user_id), None),
     ],
-    "05_cache_aside.values": [with_a_sentinel],
-    "05_cache_aside.update": [unlinks_one_by_one, deletes_in_a_pipeline],
-    "05_cache_aside.cache_down": [guarded_by_helpers, skips_the_fill_when_the_read_failed],
-    "05_cache_aside.version": [another_name_for_the_new_shape, copes_with_the_old_shape],
+    "05_cache_aside.values": [with_a_sentinel, absence_is_below_zero],
+    "05_cache_aside.update": [
+        unlinks_one_by_one,
+        deletes_in_a_pipeline,
+        lets_them_expire_now,
+    ],
+    "05_cache_aside.cache_down": [
+        guarded_by_helpers,
+        skips_the_fill_when_the_read_failed,
+        suppresses_what_redis_raises,
+    ],
+    "05_cache_aside.version": [
+        another_name_for_the_new_shape,
+        copes_with_the_old_shape,
+        keeps_only_the_name,
+    ],
 }

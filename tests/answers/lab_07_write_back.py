@@ -100,6 +100,31 @@ def subtracts_what_it_flushed(cache, db):
         cache.hincrby(OPEN, article, -views)
 
 
+def subtracts_and_adds_zero(cache, db):
+    sums = cache.hgetall(OPEN)
+    write(db, sums)
+    for article, views in sums.items():
+        cache.hincrby(OPEN, article, -int(views))
+
+
+def copies_then_deletes(cache, db):
+    if cache.copy(OPEN, SEALED, replace=True):
+        cache.delete(OPEN)
+        write(db, cache.hgetall(SEALED))
+        cache.delete(SEALED)
+
+
+def reads_the_column_and_sets_it(cache, db):
+    """One flush at a time, and all in one transaction: nobody else changes the column."""
+    sums = _renamed(cache)
+    with db.engine.begin() as connection:
+        for article, more in sums.items():
+            asked = sa.text("SELECT views FROM articles WHERE id = :id")
+            views = connection.execute(asked, {"id": int(article)}).scalar_one() + int(more)
+            set_to = sa.text("UPDATE articles SET views = :views WHERE id = :id")
+            connection.execute(set_to, {"id": int(article), "views": views})
+
+
 def takes_in_a_script(cache, db):
     take = "local s = redis.call('HGETALL', KEYS[1]) redis.call('DEL', KEYS[1]) return s"
     flat = cache.eval(take, 1, OPEN)
@@ -454,6 +479,42 @@ def notes_one_by_one(cache, article_id, now, flush):
         flush()
 
 
+def adds_in_python(cache, article_id, now, flush):
+    if article_id is not None:
+        cache.hincrby(OPEN, article_id, 1)
+        cache.hset(NOTES, "waiting", int(cache.hget(NOTES, "waiting") or 0) + 1)
+        cache.hsetnx(NOTES, "since", now)
+    waiting, since = cache.hmget(NOTES, ["waiting", "since"])
+    if waiting and (int(waiting) >= 100 or now - float(since or now) >= 5):
+        flush()
+
+
+def notes_after_the_view(cache, article_id, now, flush):
+    if article_id is not None:
+        cache.hincrby(OPEN, article_id, 1)
+        cache.hincrby(NOTES, "waiting", 1)
+        cache.hsetnx(NOTES, "since", now)
+    waiting, since = cache.hmget(NOTES, ["waiting", "since"])
+    if waiting and (int(waiting) >= 100 or now - float(since or now) >= 5):
+        flush()
+
+
+def keeps_a_deadline(cache, article_id, now, flush):
+    if article_id is None:
+        deadline = cache.hget(NOTES, "deadline")
+        if deadline and float(deadline) <= now:
+            flush()
+        return
+    with cache.pipeline() as pipe:
+        pipe.hincrby(OPEN, article_id)
+        pipe.hsetnx(NOTES, "deadline", now + 5)
+        pipe.hincrby(NOTES, "size")
+        pipe.hget(NOTES, "deadline")
+        *_, size, deadline = pipe.execute()
+    if size >= 100 or float(deadline) <= now:
+        flush()
+
+
 def adds_up_the_values(cache, article_id, now, flush):
     with cache.pipeline() as pipe:
         if article_id is not None:
@@ -492,6 +553,8 @@ WRONG = {
         Wrong("sets instead of adding", sets_the_views, "article 1 has 3 views"),
         Wrong("renames nothing", nothing_to_rename, "no such key"),
         Wrong("only empties the buffer", only_empties, "article 1 has 97 views"),
+        Wrong("adds zero", subtracts_and_adds_zero, "ran an UPDATE again"),
+        Wrong("copies, then deletes", copies_then_deletes, "some are lost"),
     ],
     "07_write_back.read": [
         Wrong("only the table", only_the_table, "3 views in open, views gave 97"),
@@ -530,6 +593,8 @@ WRONG = {
         Wrong("notes in the buffer", notes_in_the_buffer, "the field 'waiting'"),
         Wrong("reads and writes back", reads_and_writes_back, "the rest is lost"),
         Wrong("notes one by one", notes_one_by_one, "was forgotten"),
+        Wrong("adds in Python", adds_in_python, "each missed the other's view"),
+        Wrong("notes after the view", notes_after_the_view, "the note stayed behind"),
     ],
 }
 
@@ -540,8 +605,9 @@ RIGHT = {
         takes_in_a_script,
         renames_to_a_key_of_its_own,
         keeps_the_renamed,
+        reads_the_column_and_sets_it,
     ],
     "07_write_back.read": [both_in_one_trip, with_raw_sql],
     "07_write_back.replay": [lets_the_database_refuse, an_id_after_the_renaming, an_id_in_the_key],
-    "07_write_back.bound": [adds_up_the_values, in_one_script],
+    "07_write_back.bound": [adds_up_the_values, in_one_script, keeps_a_deadline],
 }

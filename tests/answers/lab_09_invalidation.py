@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
+from itertools import count
 
 import redis
 import sqlalchemy as sa
@@ -133,9 +134,38 @@ def in_a_pipeline(cache, db, user_id, name):
     try:
         with cache.pipeline() as pipe:
             pipe.delete(f"user:v1:{user_id}").delete(f"user:public:v1:{user_id}").execute()
-    except redis.ConnectionError:
+    except redis.RedisError:
         return False
     return True
+
+
+def only_what_refuses(cache, db, user_id, name):
+    db.update_user(user_id, name=name)
+    try:
+        cache.delete(f"user:v1:{user_id}", f"user:public:v1:{user_id}")
+        return True
+    except redis.ConnectionError:
+        return False
+
+
+def counts_what_it_deleted(cache, db, user_id, name):
+    db.update_user(user_id, name=name)
+    try:
+        return cache.delete(f"user:v1:{user_id}", f"user:public:v1:{user_id}") == 2
+    except redis.RedisError:
+        return False
+
+
+def tells_of_the_last_only(cache, db, user_id, name):
+    db.update_user(user_id, name=name)
+    told = False
+    for key in (f"user:v1:{user_id}", f"user:public:v1:{user_id}"):
+        try:
+            cache.delete(key)
+            told = True
+        except redis.RedisError:
+            told = False
+    return told
 
 
 # keys ----------------------------------------------------------------------------------------
@@ -202,6 +232,15 @@ def deletes_as_it_looks(db, user_id):
     return keys
 
 
+def a_hundred_at_most(db, user_id):
+    keys = [f"user:v1:{user_id}", f"user:public:v1:{user_id}"]
+    for kind, sql in (("comments", THREADS), ("feed", FEEDS), ("article", BYLINES)):
+        with db.engine.connect() as connection:
+            found = connection.execute(sa.text(sql), {"user": user_id})
+            keys += {f"{kind}:v1:{number}" for (number,) in found.fetchmany(100)}
+    return keys
+
+
 def one_text(db, user_id):
     return ", ".join(all_of_them(db, user_id))
 
@@ -234,13 +273,14 @@ def as_a_generator(db, user_id):
 def by_asking_the_shop(db, user_id):
     keys = {f"user:v1:{user_id}", f"user:public:v1:{user_id}"}
     name = db.user(user_id)["name"]
-    for number in range(1, 6):
+    for number in count(1):
         article = db.article(number)
+        if article is None:
+            return keys
         if article["author_id"] == user_id:
             keys.add(f"article:v1:{number}")
         if any(comment["author"] == name for comment in db.comments(number)):
             keys |= {f"comments:v1:{number}", f"feed:v1:{article['author_id']}"}
-    return keys
 
 
 # tagged --------------------------------------------------------------------------------------
@@ -296,6 +336,12 @@ def an_hour(cache, key, names, load):
     return _tagged(cache, key, names, load, ex=3_600)
 
 
+def a_hit_makes_it_younger(cache, key, names, load):
+    value = _tagged(cache, key, names, load)
+    cache.expire(key, 300)
+    return value
+
+
 def any_change_voids(cache, key, names, load):
     stored, now = cache.mget(key, "tags:clock")
     if stored is not None:
@@ -349,6 +395,18 @@ def by_equal_marks(cache, key, names, load):
             return copy["value"]
     value = load()
     cache.set(key, json.dumps({"marks": marks, "value": value}), ex=300)
+    return value
+
+
+def one_mget_of_the_marks(cache, key, names, load):
+    stored, now = cache.mget(key, "tags:clock")
+    if stored:
+        copy = json.loads(stored)
+        marks = cache.mget([f"tag:{name}" for name in names])  # redis-py answers [] for none
+        if all(int(mark or 0) <= copy["at"] for mark in marks):
+            return copy["value"]
+    value = load()
+    cache.set(key, json.dumps({"at": int(now or 0), "value": value}), px=300_000)
     return value
 
 
@@ -442,6 +500,35 @@ def reads_past_the_group(cache, name):
         cache.delete(f"user:v1:{event['user']}")
     for entry, _ in _new(cache, name):
         cache.xack(LOG, GROUP, entry)
+    return len(found)
+
+
+def acknowledges_in_any_case(cache, name):
+    found = [*_left(cache, name), *_new(cache, name)]
+    for entry, event in found:
+        with contextlib.suppress(redis.RedisError):
+            cache.delete(f"user:v1:{event['user']}")
+        cache.xack(LOG, GROUP, entry)
+    return len(found)
+
+
+def counts_only_what_is_new(cache, name):
+    _handle(cache, _left(cache, name))
+    return _handle(cache, _new(cache, name))
+
+
+def counts_each_user_once(cache, name):
+    found = [*_left(cache, name), *_new(cache, name)]
+    _handle(cache, found)
+    return len({event["user"] for _, event in found})
+
+
+def acknowledges_the_last(cache, name):
+    found = [*_left(cache, name), *_new(cache, name)]
+    for _, event in found:
+        cache.delete(f"user:v1:{event['user']}")
+    if found:
+        cache.xack(LOG, GROUP, found[-1][0])
     return len(found)
 
 
@@ -541,6 +628,11 @@ WRONG = {
         Wrong("swallows all", swallows_everything, "The database failed, and rename gave False"),
         Wrong("stores instead", stores_the_new_row, "user:v1:1 still holds"),
         Wrong("no update", only_deletes, "has the name 'Alice'; expected was 'Alicia'"),
+        Wrong("only a refusal", only_what_refuses, "With a hanging cache rename raised TimeoutErr"),
+        Wrong("counts deletes", counts_what_it_deleted, "With no copy in the cache rename gave"),
+        Wrong(
+            "tells of the last", tells_of_the_last_only, "user:v1:1 stayed, and rename gave True"
+        ),
         Wrong("asks the cache first", only_asks_the_cache_first, "With a dead cache the database"),
     ],
     "09_invalidation.keys": [
@@ -551,6 +643,7 @@ WRONG = {
         Wrong("no bylines", no_bylines, "article:v1:"),
         Wrong("every thread", every_thread, "which do not hold this name"),
         Wrong("feeds by article", feeds_by_article, "feed:v1:"),
+        Wrong("a hundred", a_hundred_at_most, "after 120 comments more, is renamed"),
         Wrong("remembers", remembers, "after some comments changed"),
         Wrong("writes", deletes_as_it_looks, "changed the database"),
         Wrong("one text", one_text, "(a str); expected was a list"),
@@ -564,6 +657,7 @@ WRONG = {
         Wrong("first tag", only_the_first_tag, "['user:1', 'article:7'] was served"),
         Wrong("texts", compares_texts, "at time 15, the copy tagged"),
         Wrong("no TTL", without_ttl, "has no TTL"),
+        Wrong("younger by a hit", a_hit_makes_it_younger, "a hit does not make it younger"),
         Wrong("an hour", an_hour, "lives 3600 s; expected was 300 s"),
         Wrong("any change", any_change_voids, "in all; expected was 1"),
         Wrong("empty", empty_is_a_miss, "Three reads of 0 called load 3 times"),
@@ -578,6 +672,12 @@ WRONG = {
         Wrong("claims at once", claims_at_once, "1 s later consume handled 2"),
         Wrong("10 s", claims_after_10_s, "30 s later consume handled 2"),
         Wrong("an hour", claims_after_an_hour, "handled 0 of them (2 after an hour"),
+        Wrong("acknowledges anyway", acknowledges_in_any_case, "nobody comes back for user:v1:1"),
+        Wrong("counts what is new", counts_only_what_is_new, "what was left for it counts as well"),
+        Wrong(
+            "counts users", counts_each_user_once, "Four events were handled, and consume gave 3"
+        ),
+        Wrong("acks the last", acknowledges_the_last, "3 of 4 events are not acknowledged"),
         Wrong("no group", reads_past_the_group, "a second consumer handled 4"),
         Wrong("no count", one_at_a_time_and_no_count, "consume gave None"),
         Wrong("one user", always_the_same_user, "user:v1:2 is still there"),
@@ -597,7 +697,12 @@ WRONG = {
 RIGHT = {
     "09_invalidation.explicit": [unlinks_one_by_one, deletes_twice, in_a_pipeline],
     "09_invalidation.keys": [all_of_them, as_a_generator, by_asking_the_shop],
-    "09_invalidation.tagged": [by_equal_marks, in_single_steps, as_a_hash],
+    "09_invalidation.tagged": [
+        by_equal_marks,
+        one_mget_of_the_marks,
+        in_single_steps,
+        as_a_hash,
+    ],
     "09_invalidation.consume": [acknowledges_in_one, with_xpending, its_own_first, twenty_a_pass],
     "09_invalidation.releases": [as_tuples, with_a_pause],
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import combinations
+
+import numpy as np
 
 from answers import Wrong
 
@@ -105,6 +108,23 @@ def as_in_the_notebook(run, name, table, seconds):
     return {**_report(run, name, table, seconds), "query": sum(queries) / len(queries)}
 
 
+def a_miss_counts_twice(run, name, table, seconds):
+    missed, queries = {}, []
+    for event in run:
+        if not event.on.startswith(f"{name}:"):
+            continue
+        if event.kind == "miss":
+            missed[event.actor, event.on] = event.at
+        elif event.kind == "fill" and (event.actor, event.on) in missed:
+            queries.append(event.at - event.took - missed[event.actor, event.on])
+    mean = sum(queries) / len(queries) if queries else None
+    return {**_report(run, name, table, seconds), "query": mean}
+
+
+def any_key_of_the_actor(run, name, table, seconds):
+    return _report(run, name, table, seconds, who=lambda event: event.actor)
+
+
 def all_writes(run, name, table, seconds):
     return _report(run, name, table, seconds, writes=lambda event, table: True)
 
@@ -116,6 +136,13 @@ def lookups_are_free(run, name, table, seconds):
 def only_lookups_cost(run, name, table, seconds):
     def spent(events):
         return sum(event.took for event in events if event.kind in ("hit", "miss"))
+
+    return _report(run, name, table, seconds, spent=spent)
+
+
+def deletes_are_free(run, name, table, seconds):
+    def spent(events):
+        return sum(event.took for event in events if event.kind in ("hit", "miss", "fill"))
 
     return _report(run, name, table, seconds, spent=spent)
 
@@ -156,6 +183,32 @@ def by_kinds_of_events(run, name, table, seconds):
         "reads_per_write": reads / len(writes) if writes else None,
         "saved": free,
         "keep": free > 0.2,
+    }
+
+
+def backwards_from_each_fill(run, name, table, seconds):
+    mine = [event for event in run if re.match(rf"{name}:", event.on)]
+    waits = []
+    for number, fill in enumerate(mine):
+        if fill.kind != "fill":
+            continue
+        for before in reversed(mine[:number]):
+            if (before.actor, before.on) == (fill.actor, fill.on) and before.kind != "hit":
+                if before.kind == "miss":
+                    waits.append(fill.at - fill.took - before.at)
+                break
+    hits, misses = (sum(event.kind == kind for event in mine) for kind in ("hit", "miss"))
+    wrote = [e for e in run if e.kind == "write" and table in e.on]
+    ttls = (re.fullmatch(r"TTL (\d+) s", e.detail) for e in mine if e.kind == "fill")
+    query = float(np.mean(waits)) if waits else None
+    saved = (hits * (query or 0) - np.sum([event.took for event in mine])) / seconds
+    return {
+        "hits": hits / (hits + misses) if hits + misses else None,
+        "ttl": min((int(found[1]) for found in ttls if found), default=None),
+        "query": query,
+        "reads_per_write": (hits + misses) / len(wrote) if wrote else None,
+        "saved": saved,
+        "keep": saved >= 0.2,
     }
 
 
@@ -257,8 +310,47 @@ def one_key_only(run):
     return why
 
 
+def a_miss_forgets_the_fill(run):
+    why, ends, deleted = {"first": 0, "written": 0, "expired": 0, "evicted": 0}, {}, set()
+    for event in run:
+        if event.kind == "fill":
+            timed = event.detail.startswith("TTL")
+            ends[event.on] = event.at + (int(event.detail.split()[1]) if timed else 1e12)
+            deleted.discard(event.on)
+        elif event.kind == "delete" and event.at < ends.get(event.on, 0):
+            deleted.add(event.on)
+        elif event.kind == "miss":
+            end = ends.pop(event.on, None)
+            if event.on in deleted:
+                why["written"] += 1
+            elif end is None:
+                why["first"] += 1
+            else:
+                why["expired" if event.at >= end else "evicted"] += 1
+    return why
+
+
 def only_what_there_was(run):
     return {reason: count for reason, count in _why(run).items() if count}
+
+
+def by_a_state(run):
+    count = Counter(first=0, written=0, expired=0, evicted=0)
+    there, gone = {}, {}
+    for event in run:
+        match event.kind:
+            case "fill":
+                ttl = re.search(r"TTL (\d+)", event.detail)
+                there[event.on] = event.at + int(ttl[1]) if ttl else float("inf")
+                gone.pop(event.on, None)
+            case "delete" if event.on in there and event.on not in gone:
+                gone[event.on] = "written" if event.at < there[event.on] else "expired"
+            case "miss" if event.on in there:
+                late = "expired" if event.at >= there[event.on] else "evicted"
+                count[gone.setdefault(event.on, late)] += 1
+            case "miss":
+                count["first"] += 1
+    return dict(count)
 
 
 def key_by_key(run):
@@ -369,6 +461,11 @@ def ten_is_less(reads):
     return {**_rates(reads), "at_once": quick / len(reads)}
 
 
+def quick_misses_too(reads):
+    quick = sum(read.waited < 0.01 for read in reads)
+    return {**_rates(reads), "at_once": quick / len(reads)}
+
+
 def a_tuple(reads):
     return tuple(_rates(reads).values())
 
@@ -383,6 +480,15 @@ def in_a_loop(reads):
         spared += read.query - read.waited
         whole += read.query
     return {"time": spared / whole, "at_once": quick / len(reads), "hits": hit / len(reads)}
+
+
+def with_numpy(reads):
+    if not reads:
+        return {"hits": None, "at_once": None, "time": None}
+    table = np.array([(read.waited, read.query, read.asked) for read in reads])
+    hit = table[:, 2] == 0
+    time = 1 - table[:, 0].sum() / table[:, 1].sum()
+    return {"hits": hit.mean(), "at_once": (hit & (table[:, 0] < 0.01)).mean(), "time": time}
 
 
 def rounded(reads):
@@ -443,6 +549,15 @@ def stops_at_the_first(items, room):
     return _fill(items, room, lambda item: _worth(item) / item.size, stop=True)
 
 
+def less_than_the_room(items, room):
+    chosen = []
+    for item in sorted(items, key=lambda item: _worth(item) / item.size, reverse=True):
+        if _worth(item) > 0 and item.size < room:
+            chosen.append(item.name)
+            room -= item.size
+    return chosen
+
+
 def everything(items, room):
     return [item.name for item in items if _worth(item) > 0]
 
@@ -469,6 +584,23 @@ def tries_them_all(items, room):
             if worth > best and sum(item.size for item in some) <= room:
                 best, found = worth, some
     return {item.name for item in found}
+
+
+def by_branches(items, room):
+    good = sorted(
+        (item for item in items if _worth(item) > 0), key=lambda i: _worth(i) / i.size, reverse=True
+    )
+
+    def best(number, left):
+        if number == len(good):
+            return 0.0, []
+        without = best(number + 1, left)
+        if good[number].size > left:
+            return without
+        worth, names = best(number + 1, left - good[number].size)
+        return max(without, (worth + _worth(good[number]), [good[number].name, *names]))
+
+    return best(0, room)[1]
 
 
 def by_table(items, room):
@@ -499,6 +631,9 @@ WRONG = {
         Wrong("infinite", infinite_reads, "nobody wrote to flags"),
         Wrong("the longest TTL", the_longest, "that is the longest"),
         Wrong("anybody's fill", anybodys_fill, "are no pair"),
+        Wrong("a miss counts twice", a_miss_counts_twice, "not for those after it"),
+        Wrong("any key", any_key_of_the_actor, "a miss of one key and the fill of another"),
+        Wrong("deletes are free", deletes_are_free, "deletes take time as well"),
         Wrong("to the end of the fill", to_the_end, "to the end of the fill"),
         Wrong("query events", the_query_events, "'query' is None; expected was"),
         Wrong("a fill without a miss", as_in_the_notebook, "KeyError"),
@@ -517,6 +652,9 @@ WRONG = {
         Wrong("only DEL", only_del, "deleted by UNLINK"),
         Wrong("the first fill's TTL", from_the_first_fill, "after 50 s once more"),
         Wrong("once a key", one_for_each_key, "deleted after 12 s: you count 1 first;"),
+        Wrong(
+            "a miss forgets", a_miss_forgets_the_fill, "missed twice: you count 1 first, 1 evicted"
+        ),
         Wrong("one key only", one_key_only, "Each key by itself is right"),
         Wrong("without zeros", only_what_there_was, "expected was a dict with"),
     ],
@@ -526,6 +664,7 @@ WRONG = {
         Wrong("per cent", per_cent, "yours is per cent"),
         Wrong("waiting is no hit", waiting_is_no_hit, "is still one that asked nothing"),
         Wrong("waiting is at once", waiting_is_at_once, "waited for a query of another"),
+        Wrong("quick misses too", quick_misses_too, "does not count, however quick"),
         Wrong("of the hits", at_once_of_the_hits, "per hit, not per read"),
         Wrong("mean of shares", mean_of_shares, "the mean of each read's share"),
         Wrong("a hit spares all", hits_spare_all, "stores and waiting take time too"),
@@ -547,6 +686,7 @@ WRONG = {
         Wrong("in the given order", in_the_given_order, "is too little"),
         Wrong("free lookups", free_lookups, "it saves nothing"),
         Wrong("stops at the first", stops_at_the_first, "would still have fitted"),
+        Wrong("less than the room", less_than_the_room, "comments would still have fitted"),
         Wrong("everything", everything, "what you chose takes"),
         Wrong("nothing", nothing, "you save 0.0 connections"),
         Wrong("items", the_items, "expected was the name of an item"),
@@ -555,8 +695,8 @@ WRONG = {
 }
 
 RIGHT = {
-    "12_over_caching.report": [by_kinds_of_events, with_more_than_asked],
-    "12_over_caching.why_missed": [key_by_key, trusts_the_detail],
-    "12_over_caching.rates": [in_a_loop, rounded],
-    "12_over_caching.choose": [tries_them_all, by_table, greedy_and_generous],
+    "12_over_caching.report": [by_kinds_of_events, backwards_from_each_fill, with_more_than_asked],
+    "12_over_caching.why_missed": [key_by_key, by_a_state, trusts_the_detail],
+    "12_over_caching.rates": [in_a_loop, with_numpy, rounded],
+    "12_over_caching.choose": [tries_them_all, by_table, by_branches, greedy_and_generous],
 }

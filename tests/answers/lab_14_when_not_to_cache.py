@@ -299,6 +299,10 @@ def counts_the_orders(cache, db, user_id):
     return _one(db, "SELECT count(*) FROM orders WHERE user_id = :user", user=user_id)
 
 
+def each_total_once(cache, db, user_id):
+    return _one(db, SUM.replace("sum(", "sum(DISTINCT "), user=user_id) or 0
+
+
 def asks_twice(cache, db, user_id):
     if not _one(db, "SELECT count(*) FROM orders WHERE user_id = :user", user=user_id):
         return 0
@@ -404,6 +408,10 @@ def every_order(db, user_id):
     asked = JOINED.replace("WHERE o.user_id = :user", "").replace("o.id,", "o.id, o.user_id,")
     rows = [row for row in _rows(db, asked) if row.pop("user_id") == user_id]
     return rows
+
+
+def the_newest_fifty(db, user_id):
+    return _rows(db, f"{JOINED} LIMIT 50", user=user_id)
 
 
 def everybody(db, user_id):
@@ -531,6 +539,7 @@ WRONG = {
         Wrong("adds up the shop", adds_up_the_shop, "fetched 50 rows"),
         Wrong("clears up behind itself", clears_up_behind, "goes to the cache (DEL spent:v1:1)"),
         Wrong("counts the orders", counts_the_orders, "gave 3; expected was 30750"),
+        Wrong("each total once", each_total_once, "After the same order once more"),
         Wrong("asks twice", asks_twice, "with 2 queries"),
         Wrong("a note in the database", keeps_a_note_in_the_database, "wrote into the database"),
     ],
@@ -543,6 +552,7 @@ WRONG = {
         Wrong("None for no orders", none_for_no_orders, "gave None; expected was a list of 0"),
         Wrong("every product", every_product, "fetched"),
         Wrong("every order", every_order, "fetched"),
+        Wrong("the newest fifty", the_newest_fifty, "After 120 more orders"),
         Wrong("everybody's", everybody, "expected were"),
         Wrong("the product's id", with_the_product_id, 'of "id", "product" and "quantity"'),
     ],

@@ -34,6 +34,10 @@ def one_slot(reads, query_time, slots):
     return max(0.0, 1 - 1 / (reads * query_time)) if reads else 0.0
 
 
+def to_one_decimal(reads, query_time, slots):
+    return round(floor_with_an_if(reads, query_time, slots), 1)
+
+
 def divides_by_no_reads(reads, query_time, slots):
     return max(0.0, 1 - slots / (reads * query_time))
 
@@ -105,6 +109,34 @@ def ratio_of_two_shares(pods, baseline):
     if not hits + misses or not sum(baseline):
         return False
     return (misses / (hits + misses)) / (baseline[1] / sum(baseline)) > 1.5 and misses >= 60
+
+
+def over_fifty_more(pods, baseline):
+    hits, misses = _sums(pods)
+    if not sum(baseline):
+        return False
+    expected = (hits + misses) * baseline[1] / sum(baseline)
+    return misses > 1.5 * expected and misses - expected > 50
+
+
+def fifty_misses(pods, baseline):
+    return sum(misses for _, misses in pods) >= 50 and only_the_factor(pods, baseline)
+
+
+def from_half_on(pods, baseline):
+    hits, misses = _sums(pods)
+    if not sum(baseline):
+        return False
+    expected = (hits + misses) * baseline[1] / sum(baseline)
+    return misses >= 1.5 * expected and misses - expected >= 50
+
+
+def misses_for_so_many_hits(pods, baseline):
+    hits, misses = _sums(pods)
+    if not baseline[0]:
+        return False
+    expected = hits * baseline[1] / baseline[0]
+    return misses > 1.5 * expected and misses - expected >= 50
 
 
 def no_yesterday(pods, baseline):
@@ -300,6 +332,11 @@ def one_huge_page(cache, namespace):
     while page := list(islice(keys, 500)):
         gone += cache.unlink(*page)
     return gone
+
+
+def with_a_ttl_of_none(cache, namespace):
+    found = cache.scan_iter(_escaped(namespace) + "*", count=500)
+    return sum(cache.expire(key, 0) for key in found)
 
 
 def unlink_of_nothing(cache, namespace):
@@ -568,6 +605,7 @@ WRONG = {
         Wrong("below zero", below_zero, "gave -0.6; expected was 0"),
         Wrong("per cent", in_per_cent, "gave 90; expected was 0.9"),
         Wrong("one slot", one_slot, "gave 0.99; expected was 0.8"),
+        Wrong("one decimal", to_one_decimal, "gave 0.7; expected was 0.733333"),
         Wrong("divides by 0", divides_by_no_reads, "ZeroDivisionError"),
     ],
     "15_operations.alert": [
@@ -580,6 +618,10 @@ WRONG = {
         Wrong("only the 50", only_the_fifty, "fell from 97 % to 96.7 %"),
         Wrong("any change", any_change, "rose from 60 % to 95 %"),
         Wrong("ratio of two shares", ratio_of_two_shares, "ZeroDivisionError"),
+        Wrong("more than 50 more", over_fifty_more, "had 80 reads, 70 of them misses"),
+        Wrong("50 misses", fifty_misses, "had 160 reads, 70 of them misses"),
+        Wrong("from 1.5 times on", from_half_on, "300 misses where 200"),
+        Wrong("for so many hits", misses_for_so_many_hits, "270 misses where 200"),
         Wrong("no yesterday", no_yesterday, "ZeroDivisionError"),
     ],
     "15_operations.register": [
@@ -600,6 +642,7 @@ WRONG = {
         Wrong("a pattern", not_escaped, "flush of 'price[eur]:' also deleted 1"),
         Wrong("anywhere in the key", anywhere_in_the_key, "also deleted 1 of other namespaces"),
         Wrong("DEL", with_del, "UNLINK does it afterwards"),
+        Wrong("EXPIRE 0", with_a_ttl_of_none, "deleted by EXPIRE and not by UNLINK"),
         Wrong("one UNLINK", all_in_one_unlink, "named 1,300 keys"),
         Wrong("one huge page", one_huge_page, "a page is at most 1,000 keys"),
         Wrong("UNLINK of nothing", unlink_of_nothing, "ResponseError"),

@@ -48,6 +48,14 @@ def pythons_hash(kind, user):
     return f"{{{hash(user)}}}:{kind}:{user}"
 
 
+def placeholder_for_nobody(kind, user):
+    return f"{{user:{quote(user or 'anonymous', safe='')}}}:{kind}"
+
+
+def in_small_letters(kind, user):
+    return f"{{user:{quote(user.lower(), safe='')}}}:{kind}"
+
+
 def as_bytes(kind, user):
     return f"{{user:{user}}}:{kind}".encode()
 
@@ -148,6 +156,35 @@ def stale_then_asks(cluster, key, local, now):
     return value
 
 
+def stops_when_full(cluster, key, local, now):
+    value, since = local.get(key, (None, -10))
+    if now - since > 1:
+        value = cluster.get(key)
+        if key in local or len(local) < 100:
+            local[key] = (value, now)
+    return value
+
+
+def one_over(cluster, key, local, now):
+    value, since = local.get(key, (None, -10))
+    if now - since > 1:
+        value = cluster.get(key)
+        if len(local) > 100:
+            local.clear()
+        local[key] = (value, now)
+    return value
+
+
+def old_rather_than_none(cluster, key, local, now):
+    value, since = local.get(key, (None, -10))
+    if now - since > 1:
+        found = cluster.get(key)
+        if len(local) >= 100:
+            local.clear()
+        local[key] = (value if found is None else found, now)
+    return local[key][0]
+
+
 def oldest_goes(cluster, key, local, now):
     kept = local.get(key)
     if kept and now < kept["until"]:
@@ -233,6 +270,23 @@ def a_hundred_tries(key, ranges):
         name = f"{{{number}}}:{key}"
         found.setdefault(_home(name, ranges), name)
     return list(found.values())
+
+
+def tag_by_hash(key, ranges):
+    found = {}
+    for number in itertools.count():
+        name = f"{{{hash(key)}-{number}}}:{key}"
+        found.setdefault(_home(name, ranges), name)
+        if len(found) == len(ranges):
+            return list(found.values())
+
+
+def without_its_braces(key, ranges):
+    return one_after_the_other(key.replace("{", "").replace("}", ""), ranges)
+
+
+def only_the_last_word(key, ranges):
+    return one_after_the_other(key.rpartition(":")[2], ranges)
 
 
 def by_node(key, ranges):
@@ -352,6 +406,51 @@ def gives_the_text(primary, replica, key, session):
 def asks_both_and_compares(primary, replica, key, session):
     rows = [_row(node, key) for node in (replica, primary)]
     return max(rows, key=lambda row: row["version"] if row else 0)
+
+
+def _read(primary, replica, key, session, *, note=True, old=lambda row, seen: row < seen):
+    """The solution, with what a learner might do instead."""
+    try:
+        row, down = _row(replica, key), False
+    except redis.RedisError:
+        row, down = None, True
+    if down or old(row["version"] if row else 0, session.get(key, 0)):
+        row = _row(primary, key)
+    if note and row:
+        session[key] = max(row["version"], session.get(key, 0))
+    return row
+
+
+def versions_as_text(*args):
+    return _read(*args, old=lambda row, seen: bool(seen) and (not row or str(row) < str(seen)))
+
+
+def first_note_stays(primary, replica, key, session):
+    row = _read(primary, replica, key, session, note=False)
+    if row:
+        session.setdefault(key, row["version"])
+    return row
+
+
+def notes_only_this(primary, replica, key, session):
+    row = _read(primary, replica, key, session)
+    seen = session.get(key)
+    session.clear()
+    if seen is not None:
+        session[key] = seen
+    return row
+
+
+def old_is_better_than_none(primary, replica, key, session):
+    try:
+        row = _row(replica, key)
+    except redis.RedisError:
+        return _row(primary, key)
+    if (row["version"] if row else 0) < session.get(key, 0):
+        row = _row(primary, key) or row
+    if row:
+        session[key] = max(row["version"], session.get(key, 0))
+    return row
 
 
 def read_with_a_loop(primary, replica, key, session):
@@ -504,6 +603,30 @@ def past_the_client(primary, key, value, replicas, again):
     return False
 
 
+def a_majority(primary, key, value, replicas, again):
+    try:
+        with primary.client() as line:
+            line.set(key, value, ex=300)
+            if line.wait(replicas, 100) > replicas / 2:
+                return True
+    except redis.RedisError:
+        pass
+    again.append((key, value))
+    return False
+
+
+def a_tenth_of_a_millisecond(primary, key, value, replicas, again):
+    try:
+        with primary.client() as line:
+            line.set(key, value, ex=300)
+            if line.wait(replicas, 0.1) >= replicas:
+                return True
+    except redis.RedisError:
+        pass
+    again.append((key, value))
+    return False
+
+
 def always_two(primary, key, value, replicas, again):
     try:
         line = primary.client()
@@ -577,6 +700,8 @@ WRONG = {
         Wrong("ten buckets", ten_buckets, "in 10 slots"),
         Wrong("one key for all", one_key_for_all_kinds, "profile of user '1' and also"),
         Wrong("hash()", pythons_hash, "depends on hash()"),
+        Wrong("a placeholder", placeholder_for_nobody, "also that of the profile of user 'anonym"),
+        Wrong("in small letters", in_small_letters, "user 'Bob' and also"),
         Wrong("bytes", as_bytes, "a key, a text, was expected"),
         Wrong("no closing brace", without_end, "'{user:1:cart' in slot"),
     ],
@@ -587,6 +712,9 @@ WRONG = {
         Wrong("each read prolongs", each_read_prolongs, "1.05 s ago and given out since"),
         Wrong("one place for all", one_place_for_all, "price:8 is '500'"),
         Wrong("no bound", without_bound, "holds 300 of them"),
+        Wrong("one over", one_over, "held 101; 100 were allowed"),
+        Wrong("stops when full", stops_when_full, "what is over has to make room"),
+        Wrong("old rather than None", old_rather_than_none, "price:9 was deleted"),
         Wrong("a tenth", a_tenth_of_a_second, "one a second and pod"),
         Wrong("whole seconds", by_whole_seconds_late, "the value kept is 1.5 s old"),
         Wrong("old first", stale_then_asks, "At second 60 read_hot gave '1990'"),
@@ -599,6 +727,9 @@ WRONG = {
         Wrong("only the tag", only_the_tag, "and of 'product:v1:8'"),
         Wrong("a hundred tries", a_hundred_tries, "On uneven nodes"),
         Wrong("a dict", by_node, "a list of keys was expected"),
+        Wrong("a tag by hash()", tag_by_hash, "depend on hash()"),
+        Wrong("without its braces", without_its_braces, "copy of '{user:1}:feed' and of 'user:1"),
+        Wrong("only the last word", only_the_last_word, "}feed' is a copy of"),
     ],
     "16_beyond_one_node.replica": [
         Wrong("always the replica", always_the_replica, "gave version 4; expected was version 5"),
@@ -617,6 +748,10 @@ WRONG = {
         ),
         Wrong("the text", gives_the_text, "a row, a dict, or None"),
         Wrong("asks both", asks_both_and_compares, "read asked primary 1, replica 1; expected"),
+        Wrong("versions as text", versions_as_text, "version 9; expected was version 10"),
+        Wrong("the first note stays", first_note_stays, "and saw version 10 since"),
+        Wrong("notes only this", notes_only_this, "has taken that note away"),
+        Wrong("old, better than None", old_is_better_than_none, "still has an older one"),
     ],
     "16_beyond_one_node.failover": [
         Wrong("only SET", only_set, "save gave True; the primary died"),
@@ -630,6 +765,8 @@ WRONG = {
         Wrong("an error", an_error_is_an_error, "died before the write, and save raised"),
         Wrong("past the client", past_the_client, "a connection that it made itself"),
         Wrong("always two", always_two, "There is one replica"),
+        Wrong("a majority", a_majority, "Of three replicas two had the write"),
+        Wrong("0.1 for 100 ms", a_tenth_of_a_millisecond, "for 0.1 ms at most"),
         Wrong("no TTL", without_ttl, "no TTL"),
         Wrong("empties the list", empties_the_list, "held ('other', '1') before"),
     ],

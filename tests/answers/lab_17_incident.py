@@ -155,6 +155,22 @@ def hash_of_a_tuple(words):
     return f"search:v1:{hash(('search', words))}"
 
 
+def crc_of_32_bits(words):
+    return f"search:v1:{zlib.crc32(words.encode())}"
+
+
+def spaces_at_the_ends_cut(words):
+    return f"search:v1:{words.strip()}"
+
+
+def with_underscores(words):
+    return "search:v1:" + words.replace(" ", "_")
+
+
+def only_ascii(words):
+    return "search:v1:" + words.encode("ascii", "ignore").decode()
+
+
 def drawn_anew(words):
     return f"search:v1:{uuid.uuid4().hex}"
 
@@ -253,6 +269,109 @@ def asks_without_the_lock(cache, key, load, ttl):
     return load() if got is None else got
 
 
+def stores_if_nothing_is_there(cache, key, load, ttl):
+    def fill(value):
+        cache.set(key, json.dumps(value), ex=ttl, nx=True)
+
+    return _filled(cache, key, load, fill)
+
+
+def looks_at_the_token_then_stores(cache, key, load, ttl):
+    lock = cache.lock(f"lock:{key}", timeout=60, blocking=False)
+    if not lock.acquire():
+        return None
+    try:
+        if (raw := cache.get(key)) is not None:
+            return json.loads(raw)
+        value = load()
+        if lock.owned():
+            cache.set(key, json.dumps(value), ex=ttl)
+        return value
+    finally:
+        with suppress(redis.exceptions.LockError):
+            lock.release()
+
+
+def _filled(cache, key, load, fill):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    try:
+        if (raw := cache.get(key)) is not None:
+            return json.loads(raw)
+        value = load()
+        fill(value)
+        return value
+    finally:
+        cache.eval(FREE, 1, lock, token)
+
+
+def is_there_a_lock(cache, key, load, ttl):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if cache.exists(lock):
+        return None
+    cache.set(lock, token, ex=30)
+    try:
+        if (raw := cache.get(key)) is not None:
+            return json.loads(raw)
+        value = load()
+        cache.eval(FILL, 2, lock, key, token, json.dumps(value), ttl)
+        return value
+    finally:
+        cache.eval(FREE, 1, lock, token)
+
+
+def looks_before_the_lock(cache, key, load, ttl):
+    if (raw := cache.get(key)) is not None:
+        return json.loads(raw)
+    return _locked(cache, key, load, ttl, look=False)
+
+
+def empty_is_nothing(cache, key, load, ttl):
+    def again():
+        return json.loads(cache.get(key) or "null") or load()
+
+    return _locked(cache, key, again, ttl, look=False)
+
+
+def expire_in_a_second_step(cache, key, load, ttl):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.setnx(lock, token):
+        return None
+    cache.expire(lock, 30)
+    try:
+        if (raw := cache.get(key)) is not None:
+            return json.loads(raw)
+        value = load()
+        cache.eval(FILL, 2, lock, key, token, json.dumps(value), ttl)
+        return value
+    finally:
+        cache.eval(FREE, 1, lock, token)
+
+
+def by_watching(cache, key, load, ttl):
+    lock, token = f"lock:{key}", uuid.uuid4().hex
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+
+    def while_mine(do):
+        with cache.pipeline() as pipe, suppress(redis.WatchError):
+            pipe.watch(lock)
+            if pipe.get(lock) == token:
+                pipe.multi()
+                do(pipe)
+                pipe.execute()
+
+    try:
+        if (raw := cache.get(key)) is not None:
+            return json.loads(raw)
+        value = load()
+        while_mine(lambda pipe: pipe.set(key, json.dumps(value), ex=ttl))
+        return value
+    finally:
+        while_mine(lambda pipe: pipe.delete(lock))
+
+
 def as_the_pattern(cache, key, load, ttl):
     return parts.rebuild(cache, key, load, ttl)
 
@@ -340,6 +459,15 @@ def hides_the_error(cache, db, prices):
     cache.delete(*_keys(prices))
 
 
+def stores_what_it_knows(cache, db, prices):
+    with db.session() as session:
+        _updates(session, prices)
+        session.commit()
+    for product, cents in prices.items():
+        row = {"id": product, "price_cents": cents}
+        cache.set(f"product:v1:{product}", json.dumps(row), ex=600)
+
+
 def before_and_after(cache, db, prices):
     cache.delete(*_keys(prices))
     with db.session() as session, session.begin():
@@ -386,6 +514,10 @@ def waits_for_ever(wire):
 
 def does_not_wait(wire):
     return redis.BlockingConnectionPool(max_connections=50, timeout=0.001, **wire)
+
+
+def without_the_wire(wire):
+    return redis.BlockingConnectionPool(max_connections=50, timeout=1)
 
 
 def a_client(wire):
@@ -515,6 +647,18 @@ def due_soon():
     return {**PAGE, "actions": [(what, who, "soon") for what, who, _ in PAGE["actions"]]}
 
 
+def one_action_three_times():
+    return {**PAGE, "actions": [PAGE["actions"][0]] * 3}
+
+
+def another_night():
+    return {**PAGE, "timeline": [(f"14:{at:02}", "something") for at in range(4)]}
+
+
+def no_such_time():
+    return {**PAGE, "timeline": [*PAGE["timeline"], ("03:61", "all is well")]}
+
+
 def blames_somebody():
     return {**PAGE, "detection": PAGE["detection"] + " It was human error, of course."}
 
@@ -556,6 +700,10 @@ WRONG = {
         Wrong("spaces taken out", without_spaces, "both for 'red lamp' and for 'redlamp'"),
         Wrong("words sorted", sorted_words, "both for 'red lamp' and for 'lamp red'"),
         Wrong("16 bits", crc_of_16_bits, "different keys"),
+        Wrong("32 bits", crc_of_32_bits, "for 'plumless' and for 'buckeroo'"),
+        Wrong("ends cut", spaces_at_the_ends_cut, "both for 'lamp' and for ' lamp'"),
+        Wrong("underscores", with_underscores, "both for 'red lamp' and for 'red_lamp'"),
+        Wrong("only ASCII", only_ascii, "both for 'Stühle' and for 'Sthle'"),
         Wrong("drawn anew", drawn_anew, "no copy would ever be found again"),
         Wrong("no namespace", no_namespace, 'begins with "search:"'),
     ],
@@ -570,6 +718,12 @@ WRONG = {
         Wrong("looks, then deletes", looks_then_deletes, "delete in one step"),
         Wrong("kept after an error", not_freed_after_an_error, "the query had failed"),
         Wrong("asks all the same", asks_without_the_lock, "Somebody else had the lock"),
+        Wrong("stores if nothing is there", stores_if_nothing_is_there, "had not stored yet"),
+        Wrong("looks, then stores", looks_at_the_token_then_stores, "store in one step"),
+        Wrong("is there a lock?", is_there_a_lock, "In 460 of all 498 orders"),
+        Wrong("looks before the lock", looks_before_the_lock, "In 8 of all 34 orders"),
+        Wrong("empty is nothing", empty_is_nothing, "an empty list is a value"),
+        Wrong("a TTL in a second step", expire_in_a_second_step, "there without a TTL"),
     ],
     "17_incident.prices": [
         Wrong("delete first", delete_first, "between the delete and the commit"),
@@ -581,6 +735,7 @@ WRONG = {
         Wrong("one delete", only_the_first_copy, "The copy of product [3]"),
         Wrong("deletes all", deletes_every_product, "was not changed"),
         Wrong("hides the error", hides_the_error, "has to see"),
+        Wrong("stores what it knows", stores_what_it_knows, "a reader would have stored"),
     ],
     "17_incident.pool": [
         Wrong("a bigger pool", a_bigger_pool, "opened 140 connections"),
@@ -589,6 +744,7 @@ WRONG = {
         Wrong("waits for ever", waits_for_ever, "waited for it"),
         Wrong("hardly waits", does_not_wait, "of them got"),
         Wrong("a client", a_client, "expected was a pool"),
+        Wrong("without the wire", without_the_wire, "pass it on as keywords"),
     ],
     "17_incident.all": [
         Wrong("four of five", four_of_five, "connect is not there"),
@@ -609,6 +765,9 @@ WRONG = {
         Wrong("the same cause", one_cause_for_all, "says the same of two faults"),
         Wrong("owned by all", owned_by_all, "and that is nobody"),
         Wrong("due soon", due_soon, "write 2026-01-15"),
+        Wrong("one action three times", one_action_three_times, "The same action"),
+        Wrong("another night", another_night, "from 14:00 to 14:03"),
+        Wrong("no such time", no_such_time, "'03:61' is no time of day"),
         Wrong("blames somebody", blames_somebody, "'human error'"),
     ],
 }
@@ -617,7 +776,7 @@ RIGHT = {
     "17_incident.diagnose": [one_number_each, by_what_was_stored],
     "17_incident.lifetime": [parts.lifetime, by_hand, a_tenth_off],
     "17_incident.key": [by_sha, as_json],
-    "17_incident.lock": [as_the_pattern, by_redis_pys_lock],
+    "17_incident.lock": [as_the_pattern, by_redis_pys_lock, by_watching],
     "17_incident.prices": [in_one_statement_block, by_executemany],
     "17_incident.pool": [of_a_hundred, of_ten],
     "17_incident.all": [written_another_way],

@@ -139,6 +139,8 @@ def _first_reads(answer: Any, trial: Trial) -> None:
             got == "a, load 1",
             f"The {turn} get('a') gave {short(got)}; what was loaded is 'a, load 1'."
             if len(origin.of) == 1
+            else f"The {turn} get('a') gave {short(got)}, and nothing had been loaded."
+            if not origin.of
             else f"By the {turn} get('a') there were {len(origin.of)} loads at the same second;"
             " expected was 1.",
         )
@@ -211,6 +213,24 @@ def _key_by_key(answer: Any, trial: Trial) -> None:
     trial.expect(
         origin.of.count("b") == 1,
         "'b' was loaded at 50 s, and again at 61 s, when only 'a' was too old.",
+    )
+    origin = Loads()
+    get = _made(trial, answer, origin.load, 60, origin.clock)
+    for key in (1, "1", ("1",)):
+        trial.call(get, key)
+    trial.expect(
+        len(origin.of) == 3,
+        "After get(1), get('1') and get(('1',)) there were"
+        f" {len(origin.of)} loads: these are three keys, though they look alike as text.",
+    )
+    origin = Loads()
+    get = _made(trial, answer, origin.load, 60, origin.clock)
+    many = [f"page {number}" for number in range(200)]
+    trial.call(lambda: [get(key) for key in many * 2])
+    trial.expect(
+        len(origin.of) == 200,
+        f"200 keys were read twice within the TTL, and that took {len(origin.of)} loads: this"
+        " cache has no bound but the TTL.",
     )
 
 
@@ -412,6 +432,7 @@ class Table:
         self.now = 1_000.0
         self.loads = 0
         self.down = False
+        self.takes = 0.0
         self.rates: dict[str, Any] = {"EUR": 1.0, "USD": 1.1} if table is None else table
 
     def clock(self) -> float:
@@ -419,6 +440,7 @@ class Table:
 
     def load(self) -> dict[str, Any]:
         self.loads += 1
+        self.now += self.takes
         if self.down:
             raise OriginDown("the origin does not answer")
         return dict(self.rates)
@@ -480,6 +502,38 @@ def judge_refresh(answer: Any, trial: Trial) -> None:
         empty.loads == 1,
         f"The origin's table was empty, and three reads loaded it {empty.loads} times in all;"
         " expected was 1.",
+    )
+    emptied = Table()
+    table = _made(trial, answer, emptied.load, emptied.clock)
+    emptied.now, emptied.rates = emptied.now + 3_600, {}
+    _expect_table(trial, table, {}, "The origin's table was emptied; an hour later table()")
+    _slow_and_silent(answer, trial)
+
+
+def _slow_and_silent(answer: Any, trial: Trial) -> None:
+    """Age counts from the beginning of a load, and hours without a reader are not made up for."""
+    origin = Table()
+    origin.takes = 100.0
+    table = _made(trial, answer, origin.load, origin.clock)
+    for number, load in ((2, "The first load"), (3, "The second load")):
+        began = origin.now - origin.takes
+        origin.now = began + 3_600
+        trial.call(table)
+        trial.expect(
+            origin.loads == number,
+            f"{load} took 100 s, and 3,600 s after it began its table was still given: age counts"
+            " from the beginning of the load.",
+        )
+    origin = Table()
+    table = _made(trial, answer, origin.load, origin.clock)
+    origin.now += 10.5 * 3_600
+    for _ in range(5):
+        trial.call(table)
+        origin.now += 1
+    trial.expect(
+        origin.loads == 2,
+        "For ten and a half hours nobody asked; the five reads after that, a second apart, loaded"
+        f" {origin.loads - 1} times; expected was 1.",
     )
 
 
@@ -596,6 +650,7 @@ def judge_broadcast(answer: Any, trial: Trial) -> str:
         trace=many,
     )
     _during_a_load(answer, trial)
+    _read_seldom(answer, trial)
     return f"A flip is seen at the next read; with its message lost, within {lag + 1.5:.0f} s."
 
 
@@ -699,6 +754,39 @@ def _expect_queries(trial: Trial, run: StageTrace, most: int, heard: str) -> Non
         run.queries <= most,
         f"In five minutes with {heard} three pods asked {run.queries} queries; with a TTL of 60 s"
         f" {most} are enough.",
+        trace=run,
+    )
+
+
+def _read_seldom(answer: Any, trial: Trial) -> None:
+    """The first read after a message is right already, and a message may come twice."""
+
+    def seldom(cache: Any, db: Any, _: Any = _TIMED) -> list[Any]:
+        is_on, got = answer(cache, db), []
+        for _turn in range(3):
+            got.append(is_on(FLAG))
+            time.sleep(20)
+        return got
+
+    def tells_twice(cache: Any, db: Any) -> None:
+        _flips(cache, db)
+        time.sleep(20)
+        cache.publish("flags", FLAG)
+
+    run = trial.play({"pod A": seldom, "admin": (10.0, tells_twice)})
+    got = run.answers["pod A"]
+    if isinstance(got, BaseException):
+        trial.fail(f"On pod A is_on({FLAG!r}) raised {say_error(got)}.", trace=run)
+    trial.expect(
+        got[1] is True,
+        "A flag was flipped and broadcast, and the first read, 10 s later, still gave the old"
+        " value: what has arrived is heard before the answer.",
+        trace=run,
+    )
+    trial.expect(
+        got[2] is True,
+        "The same flag was named a second time, without a flip, and is_on gave"
+        f" {short(got[2])}: a message says that something may have changed, not what it is now.",
         trace=run,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
 
 from cachelab import stage
 from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
+from cachelab.exercises.trial import Trial, another_process
 from cachelab.exercises.world import World
 from cachelab.verdict import short
 
@@ -53,8 +54,32 @@ def judge_read(answer: Any, trial: Trial) -> None:
     _expect_value(
         trial, late, world.truth.user(1), "301 seconds after the fill, the read of user 1"
     )
+    _gone_at_any_step(answer, trial, key, alice)
     readers = {f"reader {n}": _with(answer, 1) for n in (1, 2)}
     trial.every_order(readers, lambda world: _left_well(world, key, alice), crashes=1)
+
+
+def _gone_at_any_step(answer: Any, trial: Trial, key: str, truth: Any) -> None:
+    """A copy may expire, or be deleted, between two commands of a reader."""
+    for held in (True, False):
+        for step in (1, 2, 3):
+            world = trial.world()
+            if held:
+                world.put(key, json.dumps(truth), seconds=300)
+            world.after_cache_command(step, functools.partial(_delete, world, key))
+            ended = trial.attempt(answer, world.cache, world.db, 1)
+            who = "had seen" if held else "had left"
+            got = f"got {type(ended.error).__name__}" if ended.error else short(ended.value)
+            trial.expect(
+                ended.error is None and ended.value == truth,
+                f"A copy that the reader {who} was deleted before their next command, and they"
+                f" {got}: what was asked once is not sure to be there when it is asked again.",
+            )
+
+
+def _delete(world: World, key: str) -> None:
+    with world.trace.acting("somebody else"):
+        world.cache.delete(key)
 
 
 def _left_well(world: stage.World, key: str, truth: Any) -> str | bool:
@@ -120,17 +145,55 @@ def judge_update(answer: Any, trial: Trial) -> None:
         }
     stale = [key for key, value in seen.items() if value != NEW]
     trial.expect(not stale, f"Readers of {' and '.join(stale)} are still served the old address.")
-    gone = [key for key in ("user:v1:2", "session:abc") if world.peek(key) is None]
+    gone = [key for key in BYSTANDERS if world.peek(key) is None]
     trial.expect(
         not gone,
-        f"Gone from the cache: {' and '.join(gone)}, which has nothing to do with user 1.",
+        f"Gone from the cache: {', '.join(gone)}; that has nothing to do with user 1.",
     )
+    _one_copy_alone(answer, trial)
+    writers = {name: _changes(answer, f"{name}@example.org") for name in ("one", "another")}
+    trial.every_order(writers, _copies_are_the_row, setup=_fill_everything)
     actors = {
         "writer": _with(answer, 1, NEW),
         "profile reader": _with(_profile, 1),
         "page reader": _with(_public_page, 1),
     }
     trial.every_order(actors, _nothing_old_is_left, setup=_fill_everything)
+
+
+def _one_copy_alone(answer: Any, trial: Trial) -> None:
+    """A copy goes also when the other one is not there."""
+    for key, read in (("user:v1:1", _profile), ("user:public:v1:1", _public_page)):
+        world = trial.world()
+        with world.trace.acting("reader"):
+            read(world.cache, world.db, 1)
+        trial.call(answer, world.cache, world.db, 1, NEW)
+        with world.trace.acting("reader"):
+            seen = read(world.cache, world.db, 1)["email"]
+        trial.expect(
+            seen == NEW,
+            f"With {key} alone in the cache, its readers are still served the old address.",
+        )
+
+
+def _changes(answer: Any, email: str) -> Callable[[Any, Any], str]:
+    def change(cache: Any, db: Any) -> str:
+        answer(cache, db, 1, email)
+        return "changed"
+
+    return change
+
+
+def _copies_are_the_row(world: stage.World) -> str | bool:
+    kept = {key: world.cache.get(key) for key in ("user:v1:1", "user:public:v1:1")}
+    truth = (world.db.user(1) or {})["email"]
+    other = [key for key, text in kept.items() if text and json.loads(text)["email"] != truth]
+    if not other:
+        return True
+    return (
+        f"Two changes came at once, and {' and '.join(other)} was left with the one, the database"
+        " with the other: a new value that is stored can be old by then, a delete cannot."
+    )
 
 
 def _nothing_old_is_left(world: stage.World) -> str | bool:
@@ -145,11 +208,13 @@ def _nothing_old_is_left(world: stage.World) -> str | bool:
 
 
 NEW = "new@example.org"
+BYSTANDERS = ("user:v1:2", "user:v1:12", "user:public:v1:10", "session:abc")
 
 
 def _fill_everything(cache: Any, db: Any) -> None:
     _profile(cache, db, 1), _profile(cache, db, 2), _public_page(cache, db, 1)
-    cache.set("session:abc", "somebody's session")
+    for key in BYSTANDERS[1:]:
+        cache.set(key, "somebody else's")
 
 
 def _profile(cache: Any, db: Any, user_id: int) -> Any:
@@ -236,6 +301,26 @@ def judge_cache_down(answer: Any, trial: Trial) -> None:
         trace=run,
     )
 
+    slow, half = trial.world(), trial.world()
+    slow.cache_hangs()
+    ended = trial.attempt(answer, slow.cache, slow.db, 1)
+    trial.expect(
+        ended.error is None,
+        "The cache did not answer in time, and the customer got the error"
+        f" {type(ended.error).__name__}: there are more kinds of redis.RedisError than a lost"
+        " connection.",
+    )
+    _expect_served(trial, slow, ended.value, truth, "With a cache that does not answer in time")
+    half.on("fill", half.cache_down)
+    trial.call(answer, half.cache, half.db, 1)
+    half.cache_up()
+    for key in half.keys():
+        trial.expect(
+            half.ttl(key) is not None,
+            f"The cache died right after the SET, and {key} was left without a TTL: it would stay"
+            " for ever.",
+        )
+
     for state, down in (("alive", False), ("dead", True)):
         world = trial.world()
         world.break_database()
@@ -246,6 +331,11 @@ def judge_cache_down(answer: Any, trial: Trial) -> None:
             ended.error is not None,
             f"The database failed while the cache was {state}, and the function returned"
             f" {short(ended.value)}: the caller would take that for the truth.",
+        )
+        trial.expect(
+            not world.keys(),
+            f"The database failed, and {short(world.peek((world.keys() or [''])[0]))} was stored"
+            " all the same: the next reader would take that for the truth.",
         )
 
 
@@ -282,6 +372,29 @@ def judge_version(answer: Any, trial: Trial) -> None:
     trial.expect(asked <= 1, f"Two reads of one profile asked {asked} queries; expected was 1.")
 
     world = trial.world()
+    with world.trace.acting("reader"):
+        _fill_everything(world.cache, world.db)
+    others = {key: world.peek(key) for key in world.keys()}
+    for turn in ("first", "second"):
+        got = trial.call(answer, world.cache, world.db, 1)
+        who = f"With a copy of the user under user:v1:1 too, the {turn} read"
+        _expect_value(trial, got, right, who)
+    changed = [key for key, text in others.items() if world.peek(key) != text]
+    trial.expect(not changed, f"{' and '.join(changed)} was changed, which is not a profile.")
+    got = trial.call(answer, world.cache, world.db, 2)
+    _expect_value(
+        trial, got, {"name": "Bruno", "initials": "B"}, "The read of user 2, after two of user 1,"
+    )
+    before = world.db.queries
+    with another_process(answer):
+        trial.call(answer, world.cache, world.db, 1)
+    trial.expect(
+        world.db.queries == before,
+        "Another process asked the database again, although a copy was in the cache: it looks for"
+        " it under another key.",
+    )
+
+    world = trial.world()
     world.someone_else.update_user(1, name="Alice Moreau")
     for _ in range(2):
         got = trial.call(answer, world.cache, world.db, 1)
@@ -298,6 +411,25 @@ def judge_version(answer: Any, trial: Trial) -> None:
         {"name": "Alice Moreau", "initials": "AM"},
         "After a pod of the old release had filled its own key, a read",
     )
+    _grows_no_older(answer, trial)
+
+
+def _grows_no_older(answer: Any, trial: Trial) -> None:
+    """300 s after a change of name nobody is given the old one, and initials are of each word."""
+    world = trial.world()
+    world.put("profile:v1:1", json.dumps({"name": "Alice"}), seconds=200)
+    world.someone_else.update_user(1, name="Alice Maria McCoy")
+    world.fast_forward(190)
+    trial.call(answer, world.cache, world.db, 1)
+    world.fast_forward(111)
+    got = trial.call(answer, world.cache, world.db, 1)
+    trial.expect(
+        not isinstance(got, dict) or got.get("name") != "Alice",
+        "301 s after a change of name a read still gave the old one: what is made from a copy of"
+        " the old release is as old as that copy, and lives another 300 s.",
+    )
+    right = {"name": "Alice Maria McCoy", "initials": "AMM"}
+    _expect_value(trial, got, right, "A read of somebody with a name of three words")
 
 
 # What several of them expect -----------------------------------------------------------------

@@ -76,8 +76,15 @@ def judge_flush(answer: Any, trial: Trial) -> str:
         wrote <= 3,
         f"Ten views of three articles took {wrote} UPDATEs; one an article is enough.",
     )
+    writes = world.trace.writes
     trial.call(answer, world.cache, world.db)
     _expect_views(trial, world, before, counted, "a second flush, with no new view,")
+    wrote = world.trace.writes - writes
+    trial.expect(
+        wrote == 0,
+        "A second flush, with no new view, ran an UPDATE again, which adds 0: what has been flushed"
+        " does not wait any more.",
+    )
     count_view(world.cache, 2)
     trial.call(answer, world.cache, world.db)
     counted[2] += 1
@@ -337,34 +344,69 @@ def judge_bound(answer: Any, trial: Trial) -> str:
     def flushes(cache: Any, db: Any) -> None:
         takes(cache, db)()
 
-    def timer(cache: Any, db: Any) -> None:
+    def timer(cache: Any, db: Any) -> int:
+        waiting = _waiting(cache)
         answer(cache, None, 60.0, takes(cache, db))
+        return waiting
 
-    def ninety_nine(cache: Any, db: Any) -> None:
-        for _ in range(MOST - 1):
-            answer(cache, 1, 1.0, takes(cache, db))
+    def later(cache: Any, db: Any) -> bool:
+        alone, take, called = not _waiting(cache), takes(cache, db), []
 
-    def flushed_in_the_end(world: stage.World) -> str | bool:
-        held = sum(map(int, world.cache.hvals(OPEN)))
-        found, started = _views(world.db) - BASE, world.answers
-        acknowledged = MOST - 1 + sum(name in started for name in ("one visitor", "another"))
-        if found + held != acknowledged:
-            return (
-                f"of {acknowledged} views counted by several processes {found} are in the database"
-                f" and {held} wait: the rest is lost."
-            )
-        if held:
-            return (
-                f"of two processes one flushed while the other counted, and {held} view of the"
-                " other was forgotten: the timer finds it neither full nor old."
-            )
-        return True
+        def flush() -> None:
+            called.append("flush")
+            take()
+
+        answer(cache, 1, 60.0, flush)
+        return alone and bool(called)
+
+    def full_but_for(few: int) -> Callable[[Any, Any], None]:
+        def fill(cache: Any, db: Any) -> None:
+            for _ in range(MOST - few):
+                answer(cache, 1, 1.0, takes(cache, db))
+
+        return fill
+
+    def flushed_in_the_end(few: int) -> Callable[[stage.World], str | bool]:
+        def holds(world: stage.World) -> str | bool:
+            held = _waiting(world.cache)
+            found, started = _views(world.db) - BASE, world.answers
+            acknowledged = MOST - few + sum(name in started for name in ("one visitor", "another"))
+            if found + held != acknowledged:
+                return (
+                    f"of {acknowledged} views counted by several processes {found} are in the"
+                    f" database and {held} wait: the rest is lost."
+                )
+            if held:
+                return (
+                    f"of two processes one flushed while the other counted, and {held} view of the"
+                    " other was forgotten: the timer finds it neither full nor old."
+                )
+            if started["timer"] >= MOST:
+                return (
+                    f"two processes counted at once, {started['timer']} views waited, and neither"
+                    " of the two called flush(): each missed the other's view."
+                )
+            return True
+
+        return holds
+
+    def not_too_soon(world: stage.World) -> str | bool:
+        return not world.answers["later visitor"] or (
+            "a flush came between a view and the note of it, the note stayed behind, and for the"
+            " next view flush() was called at once: a view and its notes belong in one step."
+        )
 
     actors = {"one visitor": counts, "another": counts, "timer": (100, timer)}
-    trial.every_order(actors, flushed_in_the_end, setup=ninety_nine, limit=150)
+    trial.every_order(actors, flushed_in_the_end(2), setup=full_but_for(2), limit=150)
+    soon = {"one visitor": counts, "another flush": flushes, "later visitor": (100, later)}
     actors = {"one visitor": counts, "another flush": flushes, "timer": (100, timer)}
-    found = trial.every_order(actors, flushed_in_the_end, setup=ninety_nine, limit=150)
+    found = trial.every_order(actors, flushed_in_the_end(1), setup=full_but_for(1), limit=150)
+    trial.every_order(soon, not_too_soon, limit=150)
     return f"At most 100 wait, for at most 5 s; {_uncapital(found.summary)}"
+
+
+def _waiting(cache: Any) -> int:
+    return sum(map(int, cache.hvals(OPEN)))
 
 
 def _is_flushed_at_all(answer: Any, trial: Trial) -> None:

@@ -52,19 +52,28 @@ def judge_explicit(answer: Any, trial: Trial) -> str:
     )
 
     world = trial.world()
-    world.cache_down()
-    ended = trial.attempt(answer, world.cache, world.db, 1, NEW)
-    if ended.error is not None:
-        trial.fail(
-            f"With a dead cache rename raised {type(ended.error).__name__}; expected was False, and"
-            " the new name in the database."
-        )
-    _expect_renamed(trial, world, "With a dead cache")
+    got = trial.call(answer, world.cache, world.db, 1, NEW)
     trial.expect(
-        ended.value is False,
-        f"With a dead cache rename gave {short(ended.value)}; expected was False, as the copies"
-        " could not be deleted.",
+        got is True,
+        f"With no copy in the cache rename gave {short(got)}; expected was True: there is none.",
     )
+
+    for which, fails in (("dead", World.cache_down), ("hanging", World.cache_hangs)):
+        world = trial.world()
+        fails(world)
+        ended = trial.attempt(answer, world.cache, world.db, 1, NEW)
+        if ended.error is not None:
+            trial.fail(
+                f"With a {which} cache rename raised {type(ended.error).__name__}; expected was"
+                " False, and the new name in the database."
+            )
+        _expect_renamed(trial, world, f"With a {which} cache")
+        trial.expect(
+            ended.value is False,
+            f"With a {which} cache rename gave {short(ended.value)}; expected was False, as the"
+            " copies could not be deleted.",
+        )
+    _expect_told_of_one_lost_command(answer, trial)
 
     world = trial.world()
     world.break_database()
@@ -76,12 +85,58 @@ def judge_explicit(answer: Any, trial: Trial) -> str:
     return "Renamed, and both copies gone after the commit; a dead cache is told of, not raised."
 
 
+def _expect_told_of_one_lost_command(answer: Any, trial: Trial) -> None:
+    """One command gets lost: True would be wrong as long as a copy is there."""
+    for lost in (1, 2):
+        world = trial.world()
+        for key in (KEY, PUBLIC):
+            world.put(key, f'"{OLD}"', 300)
+        _lose(world, lost)
+        ended = trial.attempt(answer, world.cache, world.db, 1, NEW)
+        left = [key for key in (KEY, PUBLIC) if world.peek(key) is not None]
+        said = type(ended.error).__name__ if ended.error else short(ended.value)
+        trial.expect(
+            ended.value is False or not left,
+            f"Command number {lost} to the cache got lost, {' and '.join(left)} stayed, and rename"
+            f" {'raised' if ended.error else 'gave'} {said}; expected was False.",
+        )
+
+
+def _lose(world: World, number: int) -> Callable[[], None]:
+    """The `number`th command from now on does not reach the cache; returns how to call it off."""
+    armed = [True]
+
+    def cut() -> None:
+        if armed:
+            world.cache_down()
+
+    if number == 1:
+        cut()
+    else:
+        world.after_cache_command(number - 1, cut)
+    world.after_cache_command(number, world.cache_up)
+
+    def call_off() -> None:
+        armed.clear()
+        world.cache_up()
+
+    return call_off
+
+
 def _expect_renamed(trial: Trial, world: World, when: str) -> None:
     name = (world.truth.user(1) or {}).get("name")
     trial.expect(name == NEW, f"{when} the database has the name {name!r}; expected was {NEW!r}.")
 
 
 # keys ----------------------------------------------------------------------------------------
+
+
+ARTICLE = sa.text(
+    "INSERT INTO articles (id, author_id, title, views) VALUES (:number, 3, 'News', 0)"
+)
+COMMENT = sa.text(
+    "INSERT INTO comments (id, article_id, user_id, text) VALUES (:id, :number, 4, 'Again.')"
+)
 
 
 def judge_keys(answer: Any, trial: Trial) -> str:
@@ -103,6 +158,12 @@ def judge_keys(answer: Any, trial: Trial) -> str:
         most = max(
             most, _expect_pages(answer, trial, world, user, ", after some comments changed,")
         )
+    with world.truth.engine.begin() as connection:
+        for number in range(6, 126):
+            added = {"number": number, "id": 1_000 + number}
+            connection.execute(ARTICLE, added)
+            connection.execute(COMMENT, added)
+    most = max(most, _expect_pages(answer, trial, world, 4, ", after 120 comments more,"))
     trial.expect(not world.db.writes, "keys_of changed the database; it is only to read.")
     return f"No page shows an old name, for 20 users with up to {most} keys each."
 
@@ -179,6 +240,7 @@ def judge_tagged(answer: Any, trial: Trial) -> str:
     values: list[Any] = [{"name": OLD}, 0, "", [], None, False]
     for value in values:
         _expect_loads(answer, trial, value)
+    _expect_end(answer, trial)
     _expect_voids(answer, trial)
 
     def reads(cache: Any, db: Any) -> Any:
@@ -229,6 +291,25 @@ def _expect_loads(answer: Any, trial: Trial, value: Any) -> None:
     trial.expect(world.peek(KEY) is not None, f"After a read nothing is under {KEY}.")
     trial.expect(left is not None, f"The copy under {KEY} has no TTL: it would stay for ever.")
     trial.expect(299 <= (left or 0) <= 300, f"The copy lives {left:.0f} s; expected was 300 s.")
+
+
+def _expect_end(answer: Any, trial: Trial) -> None:
+    """A copy ends 300 s after its query, however often it is read."""
+    world, calls = trial.world(), 0
+
+    def load() -> str:
+        nonlocal calls
+        calls += 1
+        return f"load {calls}"
+
+    for seconds in (0, 200, 101):
+        world.fast_forward(seconds)
+        trial.call(answer, world.cache, KEY, ["user:1"], load)
+    trial.expect(
+        calls == 2,
+        f"Read at 0 s, 200 s and 301 s, a copy was loaded {calls} time{'s' * (calls > 1)}; expected"
+        " was 2: it is kept for 300 s from its load, and a hit does not make it younger.",
+    )
 
 
 def _expect_voids(answer: Any, trial: Trial) -> None:
@@ -326,6 +407,7 @@ def judge_consume(answer: Any, trial: Trial) -> str:
     )
     _expect_left_alone(answer, trial)
     found = _expect_all_told(answer, trial)
+    _expect_none_dropped(answer, trial)
     return f"No event is lost and none is taken from a consumer at work; {_uncapital(found)}"
 
 
@@ -340,6 +422,27 @@ def _publish(cache: Any, user: int) -> None:
 def _pending(world: Any) -> int:
     with world.trace.off_the_record():
         return int(world.cache.xpending(LOG, GROUP)["pending"])
+
+
+def _expect_none_dropped(answer: Any, trial: Trial) -> None:
+    """One command of a pass fails: an event whose key is still there is not acknowledged."""
+    users = (1, 2, 3)
+    for lost in range(2, 10):
+        world = trial.world()
+        _prepare(world.cache)
+        for user in users:
+            _publish(world.cache, user)
+            world.put(f"user:v1:{user}", "{}", 300)
+        call_off = _lose(world, lost)
+        trial.attempt(answer, world.cache, "one")  # it may well say that something failed
+        call_off()
+        trial.call(answer, world.cache, "one")  # what it did not get to
+        left = [user for user in users if world.peek(f"user:v1:{user}") is not None]
+        trial.expect(
+            len(left) <= _pending(world),
+            f"Command number {lost} of a pass failed, and an event was acknowledged although its"
+            f" key is still there: nobody comes back for user:v1:{(left or [0])[0]}.",
+        )
 
 
 def _expect_left_alone(answer: Any, trial: Trial) -> None:
@@ -373,13 +476,19 @@ def _expect_left_alone(answer: Any, trial: Trial) -> None:
             trace=run,
         )
     late = f" ({short(counts['an hour and a half'])} after an hour and a half)"
+    left = run.world.cache.exists("user:v1:1", "user:v1:2")
+    trial.expect(
+        counts["90 s"] == 2 or left or counts["an hour and a half"] != 0,
+        f"A colleague took two events at 0 s and died; 90 s later consume deleted their keys and"
+        f" gave {short(counts['90 s'])}; expected was 2: what was left for it counts as well.",
+        trace=run,
+    )
     trial.expect(
         counts["90 s"] == 2,
         f"A colleague took two events at 0 s and died; 90 s later consume handled"
         f" {short(counts['90 s'])} of them{late}; expected was 2.",
         trace=run,
     )
-    left = run.world.cache.exists("user:v1:1", "user:v1:2")
     trial.expect(not left, f"{left} of the colleague's keys are still there.", trace=run)
     left = _pending(run.world)
     trial.expect(not left, f"{left} of the colleague's events stay unacknowledged.", trace=run)

@@ -227,6 +227,13 @@ def _expect_no_lock(trial: Trial, world: World, when: str) -> None:
 
 def judge_wait(answer: Any, trial: Trial) -> None:
     """One query, everybody served or told within the budget, and a dead holder is replaced."""
+    _wait_alone(answer, trial)
+    _wait_for_one_second(answer, trial)
+    _wait_longer_than_the_budget(answer, trial)
+    _wait_for_a_dead_holder(answer, trial)
+
+
+def _wait_alone(answer: Any, trial: Trial) -> None:
     world = trial.world()
     truth, seen = world.truth.product(1), []
     world.on("query", lambda: seen.append((world.peek(LOCK), world.ttl(LOCK))))
@@ -250,6 +257,8 @@ def judge_wait(answer: Any, trial: Trial) -> None:
         " once more when you have the lock.",
     )
 
+
+def _wait_for_one_second(answer: Any, trial: Trial) -> None:
     run = _crowd(answer, trial, readers=40, budget=5, latency=1.0)
     _expect_all_right(trial, run, "40 readers at once and a query of 1 s")
     trial.expect(
@@ -271,6 +280,8 @@ def judge_wait(answer: Any, trial: Trial) -> None:
         trace=run,
     )
 
+
+def _wait_longer_than_the_budget(answer: Any, trial: Trial) -> None:
     run = _crowd(answer, trial, readers=40, budget=2, latency=8.0)
     trial.expect(
         run.queries == 1,
@@ -298,6 +309,8 @@ def judge_wait(answer: Any, trial: Trial) -> None:
         trace=run,
     )
 
+
+def _wait_for_a_dead_holder(answer: Any, trial: Trial) -> None:
     def died(cache: Any, db: Any) -> None:
         cache.set(LOCK, "of a process that died", ex=2)
 

@@ -53,7 +53,7 @@ def judge_envelope(answer: Any, trial: Trial) -> None:
 
     for text in NONSENSE:
         world = trial.world()
-        world.put(key, text, 300)
+        world.put(key, text, 9_000)
         ended = trial.attempt(answer, world.cache, world.db, 1)
         said = type(ended.error).__name__ if ended.error else short(ended.value)
         trial.expect(
@@ -66,6 +66,12 @@ def judge_envelope(answer: Any, trial: Trial) -> None:
             world.db.queries == 1,
             f"With {text} in the cache two reads asked {world.db.queries} queries: what is broken"
             " should be replaced.",
+        )
+        left = world.ttl(key)
+        trial.expect(
+            left is not None and left <= 300,
+            f"What replaced {text} {f'lives {left:.0f} s' if left else 'has no TTL'}; expected was"
+            " 300 s: it is a new copy.",
         )
 
     world = trial.world()
@@ -104,6 +110,7 @@ def judge_breaker(answer: Any, trial: Trial) -> None:
         " were 5.",
         trace=calm,
     )
+    _expect_ttl(trial, world, "product:v1:1", 299, 300)
     run = _serve(answer, trial, 12, [stage.CacheDown(1.95, 7.95)])
     trial.expect(
         run.errors <= 8,
@@ -117,6 +124,7 @@ def judge_breaker(answer: Any, trial: Trial) -> None:
         " two seconds, or nobody learns that it is back.",
         trace=run,
     )
+    _expect_rests(trial, run)
     late = sum(event.kind == "hit" and 10.2 < event.at < 12 for event in run)
     trial.expect(
         late > 0,
@@ -133,13 +141,64 @@ def judge_breaker(answer: Any, trial: Trial) -> None:
         trace=run,
     )
     world = trial.world()
-    world.break_database()
+    world.cache_hangs()
     ended = trial.attempt(answer, world.cache, world.db, 1, {})
+    if ended.error is not None:
+        trial.fail(f"The cache did not answer in time, and a read raised {_name(ended.error)}.")
+    _expect_product(trial, ended.value, row, "A read while the cache does not answer")
+    _judge_whose_failures(answer, trial)
+
+
+def _expect_rests(trial: Trial, run: stage.StageTrace) -> None:
+    """Three commands fail, and then two seconds pass before each try. A try is one read."""
+    failed = [event.at for event in run.of("error")]
+    rested = failed[3] - failed[2]
     trial.expect(
-        ended.error is not None,
-        f"The database failed, and the function returned {short(ended.value)}: the caller would"
-        " take that for the truth.",
+        rested > 2 - EVERY / 2,
+        f"Three commands had failed, and the next was sent {rested:.1f} s later; expected was"
+        " none for 2 s from the third.",
+        trace=run,
     )
+
+
+def _judge_whose_failures(answer: Any, trial: Trial) -> None:
+    """The database's failures are not the cache's, and another process's not ours."""
+    world = trial.world()
+    row, breaker = world.truth.product(1), dict[str, Any]()
+    trial.call(answer, world.cache, world.db, 1, breaker)
+    world.break_database()
+    for _ in range(4):
+        ended = trial.attempt(answer, world.cache, world.db, 2, breaker)
+        trial.expect(
+            ended.error is not None,
+            f"The database failed, and the function returned {short(ended.value)}: the caller would"
+            " take that for the truth.",
+        )
+    ended = trial.attempt(answer, world.cache, world.db, 1, breaker)
+    trial.expect(
+        ended.error is None and ended.value == row,
+        "The database failed four times, and then a product that is in the cache was not read from"
+        " it: only what the cache fails counts.",
+    )
+    world = trial.world()
+    ours = dict[str, Any]()
+    trial.call(answer, world.cache, world.db, 1, ours)
+    world.cache_down()
+    others = dict[str, Any]()
+    for _ in range(4):
+        trial.call(answer, world.cache, world.db, 1, others)
+    world.cache_up()
+    asked = world.db.queries
+    trial.call(answer, world.cache, world.db, 1, ours)
+    trial.expect(
+        world.db.queries == asked,
+        "Another process, with a `breaker` of its own, met three failures, and now this one does"
+        " not ask the cache either: keep what you remember in `breaker`.",
+    )
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__
 
 
 def _serve(answer: Any, trial: Trial, seconds: float, faults: list[Any]) -> stage.StageTrace:
@@ -197,7 +256,8 @@ def judge_two_ends(answer: Any, trial: Trial) -> None:
         "sale": (45.0, sale),
         **readers,
         "later": (80.0, one),
-        "last": (900.0, one),
+        "again": (400.0, one),
+        "last": (1_200.0, one),
     }
     run = trial.play(cast, latency=0.25)
     bad = [got for got in run.answers.values() if isinstance(got, Exception)]
@@ -217,6 +277,24 @@ def judge_two_ends(answer: Any, trial: Trial) -> None:
         f"50 readers at 75 s asked {renewed} queries; expected was 1, which renews the copy.",
         trace=run,
     )
+    told = [
+        event
+        for event in run
+        if 74.9 < event.at < 75.2 and event.kind in {"command", "fill", "delete"}
+    ]
+    trial.expect(
+        told,
+        "At 75 s one of 50 readers renewed, and the cache was not told of it: a reader in another"
+        " process would renew as well.",
+        trace=run,
+    )
+    again = sum(399 < event.at < 405 for event in run.of("query"))
+    trial.expect(
+        again == 1,
+        f"At 400 s the renewed copy had ended too, and {again} queries were asked; expected was 1,"
+        " as the first time.",
+        trace=run,
+    )
     for name in ("later", "last"):
         got = run.answers[name][0]
         trial.expect(
@@ -224,27 +302,65 @@ def judge_two_ends(answer: Any, trial: Trial) -> None:
             f"After the renewal the {name} reader got {short(got)}; the price is 1 cent.",
             trace=run,
         )
+    _judge_failed_renewal(answer, trial)
     _judge_jitter(answer, trial)
 
 
-def _judge_jitter(answer: Any, trial: Trial) -> None:
+class _Failing:
+    """A database whose query fails."""
+
+    def product(self, product_id: int) -> dict[str, Any]:
+        raise OSError("the database is down")
+
+
+def _judge_failed_renewal(answer: Any, trial: Trial) -> None:
+    """A renewal that fails leaves the copy, and a later reader tries again."""
+
+    def one(cache: Any, db: Any) -> Any:
+        return answer(cache, db, 1)
+
+    def unlucky(cache: Any, db: Any) -> Any:
+        return answer(cache, _Failing(), 1)
+
+    run = trial.play({"first": one, "unlucky": (75.0, unlucky), "later": (500.0, one)})
+    got = run.answers["unlucky"]
+    trial.expect(
+        isinstance(got, dict),
+        f"At 75 s a renewal failed, and its reader got {_name(got)}; the old copy was there.",
+        trace=run,
+    )
+    trial.expect(
+        any(event.at > 499 for event in run.of("query")),
+        "At 75 s a renewal failed, and at 500 s nobody could renew: what keeps the others off has"
+        " to end, also when the one who renews dies.",
+        trace=run,
+    )
+
+
+def _renewed(answer: Any, trial: Trial, at: float) -> int:
+    """How many of 30 copies made at 0 s are renewed by a reader of all of them, `at` s later."""
+
     def all_of_them(cache: Any, db: Any) -> None:
         for number in range(1, 31):
             answer(cache, db, number)
 
-    found = {}
-    for at in (50.5, 56, 60.5):
-        run = trial.play({"fill": all_of_them, "look": (at, all_of_them)})
-        found[at] = sum(event.at > at - 1 for event in run.of("query"))
+    run = trial.play({"fill": all_of_them, "look": (at, all_of_them)})
+    return sum(event.at > at - 1 for event in run.of("query"))
+
+
+def _judge_jitter(answer: Any, trial: Trial) -> None:
+    found = {at: _renewed(answer, trial, at) for at in (50.5, 56, 60.5)}
     trial.expect(
         found[50.5] == 0,
         f"At 50.5 s {found[50.5]} of 30 copies were renewed; at most 15 % of 60 s may be taken"
         " off, so the first may end at 51 s.",
     )
+    why = "some are taken for fresh after 60 s. Jitter is taken off, never added"
+    if found[60.5] < 30 and _renewed(answer, trial, 80) < 30:
+        why = "a renewal of one product keeps the others from theirs"
     trial.expect(
         found[60.5] == 30,
-        f"At 60.5 s only {found[60.5]} of 30 copies were renewed: some are taken for fresh after"
-        " 60 s. Jitter is taken off, never added.",
+        f"At 60.5 s only {found[60.5]} of 30 copies were renewed: {why}.",
     )
     trial.expect(
         0 < found[56] < 30,
@@ -259,7 +375,7 @@ def _judge_jitter(answer: Any, trial: Trial) -> None:
 def judge_metrics(answer: Any, trial: Trial) -> None:
     """Each read is a hit, a miss or an error, and each load is counted."""
     world, counts = trial.world(), Counter[str]()
-    rows = {number: world.truth.product(number) for number in (1, 2, 999)}
+    rows = {number: world.truth.product(number) for number in (1, 2, 3, 999)}
 
     def read(number: int) -> None:
         got = trial.call(answer, world.cache, world.db, number, counts)
@@ -295,6 +411,14 @@ def judge_metrics(answer: Any, trial: Trial) -> None:
         f"The database failed, and the function returned {short(ended.value)}.",
     )
     expect("a read whose load failed", hits=3, misses=3, errors=1, loads=4)
+    world, counts = trial.world(), Counter[str]()
+    world.cache_hangs()
+    read(1)
+    expect("a read of a cache that did not answer in time", errors=1, loads=1)
+    world.cache_up()
+    world.after_cache_command(1, world.cache_down)
+    read(3)
+    expect("a read whose copy could not be stored", errors=2, loads=2)
 
 
 def _counted(counts: dict[str, int]) -> str:

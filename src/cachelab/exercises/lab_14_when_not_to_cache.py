@@ -207,7 +207,8 @@ def _against(case: Case, verdict: str) -> str:
     if _saved(case) < WORTH:
         return (
             f"{_hits(case):.1%} of the reads would hit within the budget, which frees"
-            f" {max(0.0, _saved(case)):.2f} of one connection"
+            f" {max(0.0, _saved(case)):.2f} of one connection, its own trips taken off; a copy must"
+            f" free {WORTH:g} at least"
         )
     return ""
 
@@ -450,6 +451,8 @@ def judge_uncached(answer: Any, trial: Trial) -> str:
     _expect_spent(answer, trial, world, "At first")
     _sell(trial, world, [(1, "2026-01-02", 1_350), (4, "2026-01-02", 50), (20, "2026-01-02", 7)])
     _expect_spent(answer, trial, world, "After a new order")
+    _sell(trial, world, [(1, "2026-01-02", 1_350)])  # its twin
+    _expect_spent(answer, trial, world, "After the same order once more")
     for change, when in (
         ("UPDATE orders SET total_cents = total_cents - 10", "After a discount"),
         ("UPDATE orders SET user_id = 4 WHERE user_id = 1", "After two accounts became one"),
@@ -515,6 +518,9 @@ def _rows(detail: str) -> int:
 # n_plus_one ----------------------------------------------------------------------------------
 
 
+MANY = 120  # orders: more than the LIMIT that somebody might put on a page
+
+
 def judge_n_plus_one(answer: Any, trial: Trial) -> str:
     """Every order with its product's name, by a number of queries that does not grow."""
     world = trial.world()
@@ -527,9 +533,9 @@ def judge_n_plus_one(answer: Any, trial: Trial) -> str:
     with world.truth.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM products WHERE id = 1"))
     _expect_page(answer, trial, world, 1, "After product 1 was removed, ")
-    _sell(trial, world, [(1, "2026-01-03", 100 + n) for n in range(30)])
-    _expect_page(answer, trial, world, 1, "After 30 more orders, ")
-    return "Every order with its product's name, by no more queries for thirty than for three."
+    _sell(trial, world, [(1, "2026-01-03", 100 + n) for n in range(MANY)])
+    _expect_page(answer, trial, world, 1, f"After {MANY} more orders, ")
+    return f"Every order with its product's name, by no more queries for {MANY} than for three."
 
 
 def _expect_page(answer: Any, trial: Trial, world: World, user: int, when: str) -> None:

@@ -23,6 +23,7 @@ def judge_floor(answer: Any, trial: Trial) -> None:
         (100, 0.1, 1, 0.9),
         (1_000, 0.1, 20, 0.8),
         (250, 0.02, 2, 0.6),
+        (300, 0.05, 4, 11 / 15),
         (5, 0.5, 4, 0.0),
         (40, 0.1, 4, 0.0),
         (0, 0.1, 1, 0.0),
@@ -67,6 +68,11 @@ ALERTS: tuple[tuple[str, list[Counts], Counts, bool], ...] = (
     ("A cache rose from 60 % to 95 %", [(9_500, 500)], (60_000, 40_000), False),
     ("There were as many reads as on a whole day", [(90_000, 10_000)], (90_000, 10_000), False),
     ("Yesterday had no miss, and now there are 200", [(1_000, 200)], (10_000, 0), True),
+    # On the bounds themselves; a quarter and its sums are exact in binary.
+    ("A small cache had 80 reads, 70 of them misses", [(10, 70)], (750, 250), True),
+    ("A small cache had 160 reads, 70 of them misses", [(90, 70)], (750, 250), False),
+    ("A small cache fell from 75 % to 66 %", [(530, 270)], (7_500, 2_500), False),
+    ("There were exactly half as many misses again", [(500, 300)], (7_500, 2_500), False),
     ("Nobody read anything", [(0, 0)], (9_000, 1_000), False),
     ("No pod runs", [], (9_000, 1_000), False),
     ("The cache is new, with no yesterday", [(0, 500)], (0, 0), False),
@@ -267,6 +273,12 @@ def judge_flush(answer: Any, trial: Trial) -> str:
     trial.expect(
         "DEL" not in used,
         "flush used DEL, which frees the memory while everybody waits; UNLINK does it afterwards.",
+    )
+    other = sorted({*used} - {"SCAN", "MULTI", "EXEC"})
+    trial.expect(
+        "UNLINK" in used,
+        f"flush deleted by {', '.join(other)} and not by UNLINK, which takes out a page of keys at"
+        " once and frees their memory afterwards.",
     )
     largest = max((len(e.on.split(", ")) for e in events if e.kind == "delete"), default=0)
     trial.expect(

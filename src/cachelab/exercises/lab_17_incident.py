@@ -22,6 +22,7 @@ from cachelab.incident.parts import FAULTS, LONGEST, SOUND
 from cachelab.incident.pods import Door, open_pod, own_hashes
 from cachelab.incident.report import TEMPLATE
 from cachelab.incident.scenario import Scenario, load, scenario
+from cachelab.incident.service import row
 from cachelab.limits import say_error
 from cachelab.origin import Product
 from cachelab.stage import SlowCommand
@@ -209,8 +210,11 @@ SEARCHES = _only(("hash_in_key",), {"search": 90, "product": 10}, restart_every=
 MOST_SEARCHES = 18
 TRICKY = (
     *("lamp", "palm", "lamp lamp", "red lamp", "redlamp", "lamp red", "chair", "Stühle", "Stuhle"),
+    *("Sthle", " lamp", "red_lamp", "red+lamp"),
     *("a:b c", "a b:c", "lamp%", "lamp*", "", "0", "None", "l", "x" * 300, "x" * 299 + "y"),
 )
+
+SAME_CRC = ("plumless", "buckeroo")
 
 
 def judge_key(answer: Any, trial: Trial) -> str:
@@ -256,6 +260,12 @@ def judge_key(answer: Any, trial: Trial) -> str:
         often == 1,
         f"3,000 different searches have {len(set(map(str, many))):,} different keys; expected was"
         " one each.",
+    )
+    one, other = trial.call(lambda: [answer(words) for words in SAME_CRC])
+    trial.expect(
+        one != other,
+        f"search_key gave {short(one, 50)} both for {SAME_CRC[0]!r} and for {SAME_CRC[1]!r}, which"
+        " have the same CRC-32: one would be served the other's results.",
     )
     run = _replay(trial, SEARCHES, {"search_key": answer})
     _expect_no_wrong_answer(trial, run)
@@ -311,6 +321,13 @@ def judge_lock(answer: Any, trial: Trial) -> str:
     )
     trial.expect(got == [7, 8], f"A copy was there, [7, 8], and rebuild gave {short(got)}.")
     _expect_free(trial, world, "a copy was found")
+    world.put(KEY, "[]", seconds=TTL)
+    got = trial.call(answer, world.cache, KEY, load_one, TTL)
+    trial.expect(
+        not loaded and got == [],
+        f"A copy was there, [], and {'it was loaded again' if loaded else f'rebuild gave {got}'}:"
+        " an empty list is a value too.",
+    )
 
     world = trial.world()
 
@@ -325,6 +342,7 @@ def judge_lock(answer: Any, trial: Trial) -> str:
     _expect_free(trial, world, "the query had failed")
     _lost(answer, trial)
     _whenever_it_is_lost(answer, trial)
+    _two_at_once(answer, trial)
 
     def reader(cache_: Any, db: Any) -> Any:
         def load() -> Any:
@@ -421,6 +439,19 @@ def _lost(answer: Any, trial: Trial) -> None:
         " copy over theirs.",
     )
 
+    world = trial.world()
+
+    def outlived() -> list[str]:
+        world.put(LOCK, "somebody", seconds=30)
+        return ["older"]
+
+    trial.attempt(answer, world.cache, KEY, outlived, TTL)
+    trial.expect(
+        world.peek(KEY) is None,
+        "The lock ended during the query and became somebody else's, who had not stored yet, and"
+        " rebuild stored its older copy under it.",
+    )
+
 
 def _whenever_it_is_lost(answer: Any, trial: Trial) -> None:
     """After each cache command in turn, the lock becomes somebody else's."""
@@ -428,21 +459,49 @@ def _whenever_it_is_lost(answer: Any, trial: Trial) -> None:
     while number < min(commands, 10):
         number += 1
         world = trial.world()
-        lost: list[bool] = []
+        lost: list[tuple[bool, bool]] = []  # had the lock a TTL, was the copy stored?
 
-        def lose(world: World = world, lost: list[bool] = lost) -> None:
+        def lose(world: World = world, lost: list[tuple[bool, bool]] = lost) -> None:
             if world.peek(LOCK) is not None:
-                lost.append(True)
+                lost.append((world.ttl(LOCK) is not None, world.peek(KEY) is not None))
                 world.put(LOCK, "somebody", seconds=30)
 
         count = world.after_cache_command(number, lose)
         trial.attempt(answer, world.cache, KEY, lambda: [1], TTL)
         commands = max(commands, count())
         trial.expect(
+            not lost or lost[0][0],
+            "For one moment the lock was there without a TTL: if its owner dies just then, nobody"
+            " ever asks the database again; one SET takes NX and EX together.",
+        )
+        trial.expect(
             not lost or world.peek(LOCK) == "somebody",
             "The lock became somebody else's between two commands, and rebuild freed it: look at"
             " the token and delete in one step.",
         )
+        trial.expect(
+            not lost or lost[0][1] or world.peek(KEY) is None,
+            "The lock became somebody else's between two commands, and rebuild stored its copy"
+            " under it: look at the token and store in one step.",
+        )
+
+
+def _two_at_once(answer: Any, trial: Trial) -> None:
+    """Two callers on an empty cache, in every order: one query."""
+
+    def caller(cache_: Any, db: Any) -> Any:
+        return answer(cache_, KEY, lambda: [db.stock(1)], TTL)
+
+    def once(stage_world: Any) -> str | None:
+        asked = stage_world.trace.count("query")
+        if asked == 1:
+            return None
+        return (
+            f"two callers came to an empty cache, and the database was asked {asked} times: take"
+            " the lock in one step, and look at the key once more when you have it."
+        )
+
+    trial.every_order({"one": caller, "other": caller}, once)
 
 
 def _expect_free(trial: Trial, world: World, when: str) -> None:
@@ -471,6 +530,13 @@ def _price(db: Any, product: int) -> Any:
         return connection.execute(asked).scalar_one()
 
 
+def _same_json(one: str, other: str) -> bool:
+    try:
+        return bool(json.loads(one) == json.loads(other))
+    except ValueError:
+        return False
+
+
 def judge_prices(answer: Any, trial: Trial) -> str:
     """One transaction, then the delete; in no order a customer keeps an old price."""
     world = trial.world()
@@ -489,6 +555,13 @@ def judge_prices(answer: Any, trial: Trial) -> str:
     )
     left = [product for product in wanted if world.peek(f"product:v1:{product}") == "{}"]
     trial.expect(not left, f"The copy of product {left[:1]} is still there, with its old price.")
+    for product in wanted:
+        stored, true = world.peek(f"product:v1:{product}"), json.dumps(row(world.truth, product))
+        trial.expect(
+            stored is None or _same_json(stored, true),
+            f"The copy of product {product} is now {short(stored, 40)}, and a reader would have"
+            f" stored {short(true, 80)}; delete it, and the next reader will.",
+        )
     trial.expect(
         world.peek("product:v1:2") is not None,
         "The copy of product 2 is gone, and its price was not changed.",
@@ -584,6 +657,14 @@ class Refusal(Exception):
         self.error, self.after = error, after
 
 
+class Wire(redis.Connection):
+    """A kind of connection that a pool has only from `wire`."""
+
+
+class AnotherWire(redis.Connection):
+    """The same for another pod."""
+
+
 def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[Door, list[Any]]:
     """What callers of one pod get in one instant: seconds waited, or a Refusal."""
     door = Door()
@@ -607,14 +688,20 @@ def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[Door, list[Any]]:
 
         return call
 
-    ended = trial.attempt(answer, {"connection_class": redis.Connection})
-    if ended.error is None and not isinstance(ended.value, redis.ConnectionPool):
-        trial.fail(
-            f"connect gave {short(ended.value)}; expected was a pool of redis-py,"
-            " redis.ConnectionPool or a kind of it."
+    for kind in (Wire, AnotherWire):
+        ended = trial.attempt(answer, {"connection_class": kind})
+        if ended.error is None and not isinstance(ended.value, redis.ConnectionPool):
+            trial.fail(
+                f"connect gave {short(ended.value)}; expected was a pool of redis-py,"
+                " redis.ConnectionPool or a kind of it."
+            )
+        if ended.error is not None:
+            trial.fail(ended.sentence("connect"))
+        trial.expect(
+            ended.value.connection_class is kind,
+            "connect made a pool without what this `wire` holds, so it would go to another server:"
+            " pass it on as keywords, **wire.",
         )
-    if ended.error is not None:
-        trial.fail(ended.sentence("connect"))
     actors = {f"pod-1.1 r{n}": (0.0, caller(n)) for n in range(CALLERS)}
     run = trial.play(actors, seconds=4, hop=0.002, faults=faults)
     got = list(run.answers.values())
@@ -759,12 +846,18 @@ def _expect_timeline(trial: Trial, rows: Any) -> None:
             f'Timeline is {short(rows)}; expected were pairs of texts such as ("03:14", "mail").'
         )
     times = [row[0] for row in rows]
-    odd = next((one for one in times if not re.fullmatch(r"\d\d:\d\d(:\d\d)?", one)), None)
+    clock = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
+    odd = next((one for one in times if not clock.fullmatch(one)), None)
     trial.expect(odd is None, f"In the timeline {odd!r} is no time of day such as '03:14'.")
     trial.expect(
         len(times) >= 4, f"The timeline has {len(times)} entries; at least four were asked."
     )
     trial.expect(times == sorted(times), "The timeline is not in order of time.")
+    trial.expect(
+        sum("03:00" <= one < "03:21" for one in times) >= 2,
+        f"The timeline runs from {times[0]} to {times[-1]}; at least two entries of that night were"
+        " asked, 03:00 to 03:20.",
+    )
 
 
 def _expect_causes(trial: Trial, causes: Any) -> None:
@@ -799,6 +892,8 @@ def _expect_actions(trial: Trial, rows: Any) -> None:
             date.fromisoformat(when)
         except ValueError:
             trial.fail(f"The action {short(what, 40)} is due {short(when, 20)}; write 2026-01-15.")
+    same = len(rows) - len({" ".join(what.lower().split()) for what, _, _ in rows})
+    trial.expect(not same, "The same action stands there twice; at least three were asked.")
 
 
 def _texts(value: Any) -> list[str]:

@@ -21,7 +21,7 @@ SUSPECTS = {**{name: fault.said for name, fault in FAULTS.items()}, **INNOCENT}
 _WHY_NOT = {
     "cache_down": "in the same second in which it was called unavailable it answered others",
     "memory_full": "its memory stood at 2 %, and no copy was gone before its time",
-    "missing_index": "the slow query takes its 8 s on a quiet night as well, behind a copy",
+    "missing_index": "the slow query takes as long on a quiet night, where a copy hides it",
     "hot_key": "its server had 3 % of one CPU to do, and each trip took 2 ms",
 }
 LOOK = {
