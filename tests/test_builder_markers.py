@@ -283,6 +283,14 @@ def test_what_only_a_lab_may_have_is_an_error_in_a_notebook(root: Path, kind: st
     assert any(words in error.what for error in errors), [str(error) for error in errors]
 
 
+def test_blank_lines_before_the_first_header_get_one_sentence_that_says_so(root: Path) -> None:
+    front = "# ---\n# jupyter:\n#   jupytext:\n#     formats: py:percent\n# ---\n"
+    errors, text = errors_after(root, LAB, "# %% [markdown]", f"{front}\n\n# %% [markdown]")
+    line = text.splitlines().index("# %% [markdown]") + 1
+    assert [(error.cell, error.line) for error in errors] == [(1, line)]
+    assert "More than one blank line" in errors[0].what
+
+
 def test_fifteen_lines_are_not_too_long(root: Path) -> None:
     fifteen = "x = 1\n\n" * 13
     errors, _ = errors_after(root, NOTEBOOK, 'print("hits', fifteen + 'print("hits')

@@ -7,8 +7,8 @@ python -m tools.build --check           compare, run nothing; exit 1 if anything
 """
 
 import argparse
+import errno
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.markers import Source, SourceError, read_source, solution_lines
+from tools.markers import Source, SourceError, printable, read_source, solution_lines
 from tools.notebook import (
     BUILDER,
     CellFailed,
@@ -47,7 +47,7 @@ class Problem:
 
     def __str__(self) -> str:
         came_from = f" [source: {self.source}]" if self.source else ""
-        return f"{self.product}: {self.what}{came_from}; {self.command}."
+        return printable(f"{self.product}: {self.what}{came_from}; {self.command}.")
 
 
 def read_sources(
@@ -128,6 +128,8 @@ def _build_one(root: Path, source: Source, room: str) -> str | None:
     try:
         half_written.write_text(dumps(notebook), encoding="utf-8", newline="\n")
         half_written.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         half_written.unlink(missing_ok=True)
     return kept
@@ -143,10 +145,23 @@ def _keep_edited_lab(path: Path) -> str | None:
             return None
     except ValueError:
         pass  # half-edited: somebody's work all the same
+    work = path.read_bytes()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    backup = path.with_name(f"{path.stem}.backup-{stamp}.ipynb")
-    shutil.copy2(path, backup)
-    return f"{path.parent.name}/{backup.name}"
+    # A clock that was set back may name this moment a second time.
+    for again in ("", *(f"-{number}" for number in range(2, 100))):
+        backup = path.with_name(f"{path.stem}.backup-{stamp}{again}.ipynb")
+        try:
+            kept = backup.open("xb")
+        except FileExistsError:
+            continue
+        try:
+            with kept:
+                kept.write(work)
+        except OSError as error:
+            backup.unlink(missing_ok=True)  # a half is no copy
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        return f"{path.parent.name}/{backup.name}"
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(backup))
 
 
 def check(root: Path, stems: Sequence[str] = ()) -> list[Problem | SourceError]:
@@ -317,7 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped; what was not finished is as it was.", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.strerror}: {error.filename}", file=sys.stderr)
+        where = error.filename or root
+        print(
+            f"{where} cannot be written or read ({error.strerror}); nothing of yours is lost.",
+            file=sys.stderr,
+        )
         return 1
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -33,6 +33,8 @@ _END = re.compile(r"[ \t]*### END SOLUTION")
 _STEM = re.compile(r"\d\d_[a-z0-9_]+")
 _HEADER = re.compile(r"\s*#\s*%%(\s.*)?")
 _LINE_KEY = "cachelab_line"
+# Where `splitlines` ends a line and Python does not: a marker behind one would be seen by one only.
+_ODD_BREAK = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class SourceError:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.file}, cell {self.cell}, line {self.line}: {self.what}"
+        return printable(f"{self.file}, cell {self.cell}, line {self.line}: {self.what}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Source:
     cells: tuple[Cell, ...]
 
 
+def printable(text: str) -> str:
+    """A sentence whose quotations hold nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def read_source(root: Path, path: Path) -> tuple[Source | None, list[SourceError]]:
     """Read and check one source file.
 
@@ -96,6 +103,12 @@ def read_source(root: Path, path: Path) -> tuple[Source | None, list[SourceError
     except UnicodeDecodeError as error:
         what = f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8."
         return None, [SourceError(name, 1, 1, what)]
+    odd = _ODD_BREAK.search(text)
+    if odd:
+        what = f"The character U+{ord(odd[0]):04X} ends a line for some programs only; take it out."
+        above = text[: odd.start()].split("\n")
+        number = sum(1 for line in above if _HEADER.fullmatch(line)) or 1
+        return None, [SourceError(name, number, len(above), what)]
     try:
         parsed = _parse(text)
     except Exception as error:  # jupytext raises whatever its YAML and JSON readers raise
@@ -106,6 +119,9 @@ def read_source(root: Path, path: Path) -> tuple[Source | None, list[SourceError
     if not text.strip() or not parsed:
         what = "The file has no cell; begin with a `# %% [markdown]` cell that holds the title."
         return None, [SourceError(name, 1, 1, what)]
+    if parsed[0][1] and not parsed[0][0].text.strip() and _blank_lines(text):
+        what = "More than one blank line stands before the first `# %%` header; leave one."
+        return None, [SourceError(name, 1, _blank_lines(text), what)]
     cells: list[Cell] = []
     errors: list[SourceError] = []
     for cell, complaints in parsed:
@@ -134,7 +150,7 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
         found = re.search(rf"{_LINE_KEY}\D*(\d+)", str(twin.metadata))
         line = int(found[1]) if found else 1
         complaints = _header_complaints(node, has_header=bool(found))
-        tags = node.metadata.get("tags", [])
+        tags = _tags(node)
         exercise = node.metadata.get("exercise")
         result.append(
             (
@@ -143,14 +159,21 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
                     kind=node.cell_type,
                     text=node.source,
                     line=line,
-                    first=_first_line(lines, line, node.source),
-                    tags=tuple(tags),
+                    first=_first_line(lines, line, node),
+                    tags=tuple(tags or ()),
                     exercise=None if exercise is None else str(exercise),
                 ),
                 complaints,
             )
         )
     return result
+
+
+def _tags(node: Any) -> list[str] | None:
+    """The tags of a cell; None when what stands there is no list of texts."""
+    tags = node.metadata.get("tags", [])
+    fits = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+    return tags if fits else None
 
 
 def _unreadable_cell(text: str) -> tuple[int, int]:
@@ -165,12 +188,25 @@ def _unreadable_cell(text: str) -> tuple[int, int]:
     return 1, 1
 
 
-def _first_line(lines: list[str], header: int, cell_text: str) -> int:
+def _blank_lines(text: str) -> int:
+    """The line of the first header if two or more blank ones stand before it, else 0.
+
+    jupytext makes an empty cell of them, which nobody sees in the source.
+    """
+    above: list[str] = []
+    for line in text.splitlines():
+        if _HEADER.fullmatch(line):
+            return len(above) + 1 if above[-2:] == ["", ""] else 0
+        above.append(line.strip())
+    return 0
+
+
+def _first_line(lines: list[str], header: int, node: Any) -> int:
     """Line number of the first line of a cell's text; blank lines after the header may be gone."""
-    skipped = next((n for n, line in enumerate(cell_text.splitlines()) if line.strip()), 0)
+    skipped = next((n for n, line in enumerate(node.source.splitlines()) if line.strip()), 0)
+    not_text = ("",) if node.cell_type == "code" else ("", "#", '"""', "'''")
     for number in range(header + 1, len(lines) + 1):
-        bare = lines[number - 1].strip()
-        if bare and bare not in ("#", '"""', "'''"):
+        if lines[number - 1].strip() not in not_text:
             return number - skipped
     return header
 
@@ -194,8 +230,10 @@ def _header_complaints(node: Any, *, has_header: bool) -> list[str]:
             f"The cell header says `{key}`, which the builder does not know; "
             "only tags= and exercise= may stand there."
         )
-    tags = metadata.get("tags", [])
-    for tag in tags:
+    tags = _tags(node)
+    if tags is None:
+        complaints.append('The tags are no list of texts; write tags=["live"].')
+    for tag in tags or ():
         if tag not in KNOWN_TAGS:
             complaints.append(f"The tag {tag!r} is unknown; known are {', '.join(KNOWN_TAGS)}.")
         elif node.cell_type == "markdown" and tag != "solution":
@@ -387,12 +425,17 @@ def stub(cell: Cell) -> str:
         if _BEGIN.fullmatch(line):
             inside = True
             indentation = line[: line.index("#")]
-            kept.append(f'{indentation}raise NotImplementedError("{cell.exercise}")')
+            kept.append(indentation + _not_solved(cell))
         elif _END.fullmatch(line):
             inside = False
         elif not inside:
             kept.append(line)
     return "\n".join(kept)
+
+
+def _not_solved(cell: Cell) -> str:
+    """What stands where a solution was."""
+    return f'raise NotImplementedError("{cell.exercise}")'
 
 
 def solved(cell: Cell) -> str:
@@ -407,6 +450,8 @@ def solution_lines(source: Source) -> list[str]:
     public: list[str] = []
     for cell in source.cells:
         inside = False
+        if cell.exercise is not None:
+            public.append(_not_solved(cell))
         for line in cell.text.splitlines():
             if _BEGIN.fullmatch(line) or _END.fullmatch(line):
                 inside = bool(_BEGIN.fullmatch(line))
@@ -449,4 +494,6 @@ def _syntax_error(text: str) -> tuple[str, int] | None:
     except (SyntaxError, ValueError) as error:
         row = getattr(error, "lineno", None) or 1
         return str(getattr(error, "msg", error)), min(row, len(text.splitlines()) or 1)
+    except (MemoryError, RecursionError):
+        return "an expression is nested too deep", 1
     return None

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,8 @@ def _settled(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def _rename_widgets(notebook: NotebookNode, stem: str) -> None:
     """Give widget models derived ids, in the order they are met from the views; drop the rest."""
-    holder = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE, {})
-    states = holder.get("state", {})
+    holder = _table(notebook.metadata.get("widgets", {}).get(_WIDGET_STATE))
+    states = _table(holder.get("state"))
     reached: dict[str, str] = {}
 
     def visit(model: str) -> None:
@@ -147,12 +148,12 @@ def _rename_widgets(notebook: NotebookNode, stem: str) -> None:
 
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            visit(output.get("data", {}).get(_WIDGET_VIEW, {}).get("model_id", ""))
+            visit(str(_table(output.get("data", {}).get(_WIDGET_VIEW)).get("model_id", "")))
     if not reached:
         notebook.metadata.pop("widgets", None)
         return
     for model in reached:
-        if "msg_id" in states[model].get("state", {}):
+        if "msg_id" in _table(_table(states[model]).get("state")):
             states[model]["state"]["msg_id"] = ""  # of an Output widget: of one session only
     kept = {"cells": notebook.cells, "state": {model: states[model] for model in reached}}
     text = re.sub(r"[0-9a-f]{32}", lambda found: reached.get(found[0], found[0]), json.dumps(kept))
@@ -161,6 +162,11 @@ def _rename_widgets(notebook: NotebookNode, stem: str) -> None:
     notebook.metadata["widgets"] = nbformat.from_dict(
         {_WIDGET_STATE: {"state": renamed.state, "version_major": 2, "version_minor": 0}}
     )
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A table of somebody's notebook, where one was expected; anything else counts as empty."""
+    return value if isinstance(value, dict) else {}
 
 
 def cells_sha256(notebook: NotebookNode) -> str:
@@ -195,14 +201,25 @@ def loads(text: str) -> NotebookNode:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not valid JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise ValueError("it is not valid JSON (it is nested too deep)") from None
+    except ValueError as error:  # a number of thousands of digits
+        said = str(error).partition(";")[0]
+        raise ValueError(f"it is not valid JSON ({said})") from None
     if not isinstance(raw, dict) or (raw.get("nbformat"), raw.get("nbformat_minor")) != (4, 5):
         raise ValueError("it is not a notebook of format 4.5")
     try:
-        nbformat.validate(raw)
-        notebook: NotebookNode = nbformat.reads(text, as_version=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is mended or refused below anyway
+            nbformat.validate(raw)
+            notebook: NotebookNode = nbformat.reads(text, as_version=4)
     except Exception as error:  # nbformat lets KeyError and others through on odd input
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ValueError(f"it is not a valid notebook ({reason})") from None
+        short = reason if len(reason) <= 200 else f"{reason[:197]}..."
+        raise ValueError(f"it is not a valid notebook ({short})") from None
+    for name in ("cachelab", "widgets"):
+        if not isinstance(notebook.metadata.get(name, {}), dict):
+            raise ValueError(f"it is not a valid notebook (its metadata {name!r} is no table)")
     return notebook
 
 

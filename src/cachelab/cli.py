@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import json
@@ -13,6 +14,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,10 +25,12 @@ from pathlib import Path
 from cachelab.board import commands as board_commands
 from cachelab.errors import OneSentence
 from cachelab.jupyter import project_root
+from cachelab.trace import say_seconds
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_SQLITE = (3, 35)  # RETURNING
 NEEDED_DISK_BYTES = 200_000_000
+SLOW_SECONDS = 0.05  # for the answer to a PING; one on this machine takes a thousandth of that
 PORT = 8888  # JupyterLab's own; it takes the next when this is in use
 
 PASSED, NOT_ALL, IMPOSSIBLE = 0, 1, 2
@@ -111,7 +115,7 @@ def _check(asked: argparse.Namespace) -> int:
                 print(f"{'':15}{_plain(verdict['summary'])}")
         for number, problem in judged.cells:
             print(f"Cell {number}: {_plain(problem)}")
-        print(f"{judged.passed} of {len(judged.verdicts)} passed in {judged.file}")
+        print(f"{judged.passed} of {len(judged.verdicts)} passed in {_plain(judged.file)}")
     return PASSED if judged.passed == len(judged.verdicts) else NOT_ALL
 
 
@@ -195,6 +199,8 @@ def _keep(path: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
+            with contextlib.suppress(OSError):
+                backup.unlink(missing_ok=True)  # a half is no copy
             raise Refused(
                 f"No backup of {path} could be made ({error.strerror}): nothing was changed."
             ) from None
@@ -203,16 +209,21 @@ def _keep(path: Path) -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     """Put a file in its place in one step."""
+    half = ""
     try:
         path.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".reset-", delete=False) as new:
+            half = new.name
             new.write(content)
         if path.exists():
-            shutil.copymode(path, new.name)
+            shutil.copymode(path, half)
         else:
-            os.chmod(new.name, 0o644)
-        os.replace(new.name, path)
+            os.chmod(half, 0o644)
+        os.replace(half, path)
     except OSError as error:
+        if half:
+            with contextlib.suppress(OSError):
+                os.unlink(half)
         raise Refused(f"{path} cannot be written ({error.strerror}): it is as it was.") from None
 
 
@@ -337,6 +348,11 @@ def _server() -> Iterator[Finding]:
     try:
         client = server.client(max_connections=1)
         client.ping()
+        waited = []
+        for _ in range(3):
+            began = time.monotonic()
+            client.ping()
+            waited.append(time.monotonic() - began)
         client.close()
         found = f"{server.name}, {server.where}" if server.is_live else server.name
         if not server.is_live:
@@ -344,6 +360,11 @@ def _server() -> Iterator[Finding]:
             found += ", so cells that kill or measure one are left out"
         elif server.note:
             found += f" ({server.note})"
+        if min(waited) > SLOW_SECONDS:
+            found += (
+                f"; it takes {say_seconds(min(waited))} to answer, so that all is slow and times"
+                " in the notebooks are mostly that"
+            )
         yield Finding("cache server", True, found)
     finally:
         server.close()

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -15,6 +15,7 @@ from cachelab.keyspace import Keyspace
 from cachelab.trace import Trace
 
 Command = Sequence[Any]
+Advise = Callable[[redis.RedisError], str]
 
 READS = frozenset({"GET", "GETEX", "HGET", "HGETALL", "LINDEX", "LRANGE", "SMEMBERS", "ZRANGE"})
 FILLS = frozenset({"SET", "SETEX", "PSETEX", "GETSET", "HSET", "HSETEX"})
@@ -25,6 +26,7 @@ SCRIPTS = frozenset({"EVAL", "EVALSHA", "FCALL"})
 class Cache(redis.Redis):
     """redis-py's own client; every command becomes an event of `trace`.
 
+    `advise` says of an error what to do about it, or "": one sentence, shown under the error.
     On a server that is not ours `keyspace` puts every key under our prefix and refuses, with one
     sentence, what would touch more. All of redis-py's methods work: pipelines, scripts, locks,
     streams, pub/sub.
@@ -35,10 +37,12 @@ class Cache(redis.Redis):
         *args: Any,
         trace: Trace | None = None,
         keyspace: Keyspace | None = None,
+        advise: Advise | None = None,
         **options: Any,
     ) -> None:
         self.trace = trace if trace is not None else Trace()
         self.keyspace = keyspace if keyspace is not None else Keyspace.own()
+        self.advise = advise
         super().__init__(*args, **options)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -48,6 +52,7 @@ class Cache(redis.Redis):
             reply = super().execute_command(*sent, **options)
         except redis.RedisError as error:
             record_error(self.trace, args, error, time.perf_counter() - began)
+            _add_advice(self.advise, error)
             raise
         reply = self.keyspace.incoming(args, reply)
         record(self.trace, args, reply, time.perf_counter() - began)
@@ -72,6 +77,7 @@ class Cache(redis.Redis):
         return type(self)(
             trace=self.trace,
             keyspace=self.keyspace,
+            advise=self.advise,
             connection_pool=self.connection_pool,
             single_connection_client=True,
         )
@@ -82,7 +88,7 @@ class TracedPipeline(Pipeline):
 
     def __init__(self, cache: Cache, transaction: bool, shard_hint: Any) -> None:
         super().__init__(cache.connection_pool, cache.response_callbacks, transaction, shard_hint)
-        self.trace, self.keyspace = cache.trace, cache.keyspace
+        self.trace, self.keyspace, self.advise = cache.trace, cache.keyspace, cache.advise
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         began = time.perf_counter()
@@ -106,6 +112,7 @@ class TracedPipeline(Pipeline):
             replies = super().execute(raise_on_error)
         except redis.RedisError as error:
             record_error(self.trace, ("PIPELINE", *_names(asked)), error)
+            _add_advice(self.advise, error)
             raise
         took = (time.perf_counter() - began) / max(1, len(asked))
         for number, (args, reply) in enumerate(zip(asked, replies, strict=True)):
@@ -177,6 +184,13 @@ def record_error(trace: Trace, args: Command, error: Exception, took: float = 0.
     if isinstance(error, redis.exceptions.NoScriptError):
         return  # redis-py's own way of finding out: it loads the script and sends it again
     trace.add("error", name, ", ".join(_keys(name, args)), type(error).__name__, took=took)
+
+
+def _add_advice(advise: Advise | None, error: redis.RedisError) -> None:
+    """Let what to do about an error stand under it, where a front end shows it."""
+    said = advise(error) if advise is not None else ""
+    if said and said not in getattr(error, "__notes__", ()):
+        error.add_note(said)
 
 
 def _record_read(trace: Trace, actor: str, key: str, found: bool, add: Any) -> None:

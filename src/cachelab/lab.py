@@ -16,9 +16,12 @@ import sqlalchemy as sa
 from cachelab import origin as shop
 from cachelab import server as servers
 from cachelab.client import Cache
-from cachelab.guard import Guard
+from cachelab.guard import Guard, temp_place
 from cachelab.origin import Origin
 from cachelab.trace import Trace
+
+# redis-py's words when every connection of the pool is in use: then the server may well run.
+FULL_POOL = "No connection available."
 
 
 class Lab:
@@ -32,7 +35,10 @@ class Lab:
     def __init__(self) -> None:
         self._clock = _Clock()
         self.trace = Trace(clock=self._clock)
-        self._guard = Guard()
+        try:
+            self._guard = Guard()
+        except OSError as error:
+            raise servers.ServerError(_no_room(error)) from None
         try:
             self.server = servers.find(guard=self._guard)
             self.cache = self.client()
@@ -53,7 +59,40 @@ class Lab:
     def client(self, **options: Any) -> Cache:
         """Another client of the same cache; `options` go to redis-py's connections."""
         pool = self.server.connection_pool(**options)
-        return Cache(connection_pool=pool, trace=self.trace, keyspace=self.server.keyspace)
+        return Cache(
+            connection_pool=pool,
+            trace=self.trace,
+            keyspace=self.server.keyspace,
+            advise=self._advise,
+        )
+
+    def _advise(self, error: redis.RedisError) -> str:
+        """What to do when the cache does not answer; "" for any other error."""
+        if isinstance(error, redis.TimeoutError):
+            if not self.server.is_ours:
+                return (
+                    f"The cache at {self.server.place} takes longer than it may: see to it there."
+                )
+            return (
+                "The cache server runs and does not answer: lab.resume_cache() if it was paused,"
+                " lab.restart_cache() for an empty one. The database is as it was."
+            )
+        lost = isinstance(error, redis.ConnectionError) and not isinstance(
+            error, (redis.AuthenticationError, redis.exceptions.MaxConnectionsError)
+        )
+        if not lost or str(error) == FULL_POOL:
+            return ""
+        if getattr(self.server, "is_cut", False):
+            return "The plug to the cache is pulled: lab.restart_cache() puts it in again."
+        if not self.server.is_ours:
+            return (
+                f"The cache at {self.server.place} cannot be reached: see that it runs. The"
+                " database is as it was."
+            )
+        return (
+            "The cache server does not run, and what it held is gone: lab.restart_cache() starts"
+            " it again, empty. The database is as it was."
+        )
 
     @contextlib.contextmanager
     def record(self) -> Iterator[Trace]:
@@ -157,11 +196,21 @@ def current() -> Lab | None:
 def _engine(guard: Guard) -> sa.Engine:
     url = os.environ.get("CACHELAB_DATABASE_URL", "")
     if not url:
-        return shop.open_sqlite(shop.copy_of_shop(guard.folder, _kept_shop()))
+        try:
+            return shop.open_sqlite(shop.copy_of_shop(guard.folder, _kept_shop()))
+        except OSError as error:
+            raise servers.ServerError(_no_room(error)) from None
     try:
         return shop.open_postgresql(url, guard)
     except shop.OriginError as error:
         raise servers.ServerError(f"CACHELAB_DATABASE_URL cannot be used: {error}") from None
+
+
+def _no_room(error: OSError) -> str:
+    return (
+        f"The temp folder {temp_place()} cannot be used ({error.strerror}): make 20 MB of room"
+        " there, or set TMPDIR to a folder of yours, and start the kernel again."
+    )
 
 
 def _kept_shop() -> Path:

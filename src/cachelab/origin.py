@@ -7,6 +7,7 @@ sessions, core statements or raw SQL and is seen all the same.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import random
 import re
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -209,13 +210,13 @@ def seed_sqlite(path: Path | str, size: Size = FULL) -> None:
         Base.metadata.create_all(engine)
     finally:
         engine.dispose()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        for table, data in rows(size).items():
-            marks = ", ".join("?" * len(data[0]))
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", data)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        with connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            for table, data in rows(size).items():
+                marks = ", ".join("?" * len(data[0]))
+                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", data)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def seed_postgresql(connection: sa.Connection, size: Size = FULL) -> None:
@@ -237,23 +238,44 @@ def seed_postgresql(connection: sa.Connection, size: Size = FULL) -> None:
 def copy_of_shop(folder: Path, cached_in: Path, size: Size = FULL) -> Path:
     """A fresh SQLite file of the shop in `folder`, copied from one seeded once in `cached_in`.
 
-    `cached_in` that cannot be written is no error: the shop is then seeded anew, in about a second.
+    `cached_in` that cannot be written is no error, nor is a damaged file in it: the shop is then
+    seeded anew, in about a second. Raises OSError, with its reason, if `folder` is full.
     """
     target = folder / "shop.sqlite"
     master = cached_in / f"shop-{SCHEMA}-{size.orders}.sqlite"
     try:
-        if not master.exists():
-            cached_in.mkdir(parents=True, exist_ok=True)
+        if not _is_whole(master):
+            cached_in.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Two kernels may do this at once: each writes its own file, the last rename wins.
             own = cached_in / f".{master.name}.{threading.get_native_id()}"
-            own.unlink(missing_ok=True)
-            seed_sqlite(own, size)
-            own.replace(master)
+            try:
+                own.unlink(missing_ok=True)
+                seed_sqlite(own, size)
+                own.replace(master)
+            finally:
+                for left in cached_in.glob(f"{own.name}*"):
+                    left.unlink()
         shutil.copyfile(master, target)
-    except OSError:
+    except (OSError, sqlite3.Error, sa.exc.SQLAlchemyError):
         target.unlink(missing_ok=True)
-        seed_sqlite(target, size)
+        try:
+            seed_sqlite(target, size)
+        except (sqlite3.Error, sa.exc.SQLAlchemyError) as error:
+            said = str(getattr(error, "orig", None) or error)
+            raise OSError(errno.EIO, said, str(target)) from None
     return target
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether this is a SQLite file of the length that its first page names."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+        page = int.from_bytes(head[16:18], "big")
+        told = (65_536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+        return head.startswith(b"SQLite format 3\0") and 0 < told == path.stat().st_size
+    except OSError:
+        return False
 
 
 # The origin ----------------------------------------------------------------------------------
@@ -505,7 +527,32 @@ def open_sqlite(path: Path) -> sa.Engine:
         # Nothing here must survive a power cut; a commit need not wait for the disk.
         connection.execute("PRAGMA synchronous=OFF")
 
+    @sa.event.listens_for(engine, "handle_error")
+    def advise(context: Any) -> None:
+        said = next(
+            (do for seen, do in ADVICE.items() if seen in str(context.original_exception)), ""
+        )
+        if said and context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.add_note(said)
+
     return engine
+
+
+# What SQLite says when the fault is not the learner's, and what stands under it in a notebook.
+ADVICE = {
+    "database is locked": (
+        "Another program holds the shop's database, and a write waited 10 s for it: end that"
+        " program and run the cell again, or take a shop of your own with cachelab.start()."
+    ),
+    "disk is full": (
+        "The disk of the temp folder is full, and what was committed before is kept: make room"
+        " there and run the cell again."
+    ),
+    "disk I/O error": (
+        "The disk of the temp folder refuses to write, and what was committed before is kept: make"
+        " room there and run the cell again."
+    ),
+}
 
 
 # PostgreSQL ----------------------------------------------------------------------------------

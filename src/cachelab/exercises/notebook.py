@@ -38,6 +38,7 @@ SEEN = re.compile(
     r"|\w+_NUM_THREADS|SYSTEMROOT|SYSTEMDRIVE|WINDIR|COMSPEC|PATHEXT"
     r"|CACHELAB_(BACKEND|SERVER|EDGE|STRICT)"
 )
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 class CannotJudge(Exception):
@@ -135,7 +136,7 @@ def read_lab(path: Path) -> tuple[str, list[Cell]]:
     language = _language(raw.get("metadata"))
     if language != "python":
         raise CannotJudge(f"{path} is written for {language[:40]!r}, but a lab is in Python.")
-    return _stem(path, raw), [_cell(path, cell) for cell in cells]
+    return _stem(path, raw), [_cell(path, number, cell) for number, cell in enumerate(cells, 1)]
 
 
 def _language(metadata: Any) -> str:
@@ -148,12 +149,15 @@ def _language(metadata: Any) -> str:
     return "python"
 
 
-def _cell(path: Path, raw: Any) -> Cell:
+def _cell(path: Path, number: int, raw: Any) -> Cell:
     source = raw.get("source", "") if isinstance(raw, dict) else None
     if isinstance(source, list):
         source = "".join(part for part in source if isinstance(part, str))
     if not isinstance(source, str):
         raise CannotJudge(f"{path} is not a notebook: a cell of it has no text.")
+    if not source.isascii() and HALF.search(source):
+        # JSON can hold it and UTF-8 cannot: no kernel could be sent it.
+        raise CannotJudge(f"{path} is not a notebook: its cell {number} holds half a character.")
     metadata = raw.get("metadata")
     exercise = metadata.get("exercise") if isinstance(metadata, dict) else None
     return Cell(source, raw.get("cell_type") == "code", exercise)

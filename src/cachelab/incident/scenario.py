@@ -281,7 +281,7 @@ def _of_text(value: str, rule: dict[str, Any], key: str) -> Iterator[tuple[str, 
         close = difflib.get_close_matches(value, rule["enum"], n=1)
         advice = f"did you mean {close[0]}? Known are" if close else "known are"
         yield key, f" is {short(value)}; {advice} {', '.join(rule['enum'])}"
-    if "pattern" in rule and not re.search(rule["pattern"], value):
+    if "pattern" in rule and not re.fullmatch(rule["pattern"], value):
         yield key, f" is {short(value)}; {rule['description'].rstrip('.')}"
     low, high = rule.get("minLength", 0), rule.get("maxLength", 10_000)
     if not low <= len(value) <= high:
