@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tools import setup_venv
 from tools.setup_venv import why_pip_failed
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -290,3 +292,24 @@ def test_what_pip_says_becomes_one_sentence(printed: str, expected: str) -> None
     assert expected in said
     assert "plum==3.1" in said
     assert "\n" not in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no lock of this kind")
+def test_a_second_set_up_of_a_folder_says_that_it_waits_and_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    held: list[int] = []
+    monkeypatch.setattr(setup_venv, "PRIVATE", tmp_path)
+    monkeypatch.setattr(setup_venv, "say", said.append)
+    first = setup_venv.only_one()
+    second = threading.Thread(target=lambda: held.append(setup_venv.only_one()), daemon=True)
+    second.start()
+    end = time.monotonic() + 20
+    while not said and not held and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (said, held) == (["another set-up of this folder is running; waiting for it to end"], [])
+    os.close(first)
+    second.join(20)
+    assert len(held) == 1
+    os.close(held[0])

@@ -105,7 +105,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".ci",
     ):
         (root / folder).mkdir(parents=True)
-    for file in ("README.md", "Makefile", "pyproject.toml", "requirements.txt", "LICENSE"):
+    for file in (
+        "README.md",
+        "Makefile",
+        "pyproject.toml",
+        "requirements.txt",
+        "LICENSE",
+        "SECURITY.md",
+    ):
         (root / file).touch()
     empty = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (root / "notebooks" / "00_start_here.ipynb").write_text(json.dumps(empty))

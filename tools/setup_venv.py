@@ -240,7 +240,7 @@ def set_up(*, ci: bool = False, this_python: bool = False) -> None:
     """Bring .venv to what the locks say; what was cut off is made anew. Raises CannotSetUp."""
     if not missing_steps(ci=ci, this_python=this_python):
         return
-    PRIVATE.mkdir(exist_ok=True)
+    PRIVATE.mkdir(mode=0o700, exist_ok=True)
     held = only_one()
     steps = missing_steps(ci=ci, this_python=this_python)
     if not steps:

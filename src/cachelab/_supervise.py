@@ -224,6 +224,7 @@ def remove(folder: str) -> None:
 
 def main() -> None:
     folder, owner, lock = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    os.umask(0o077)  # ours and our children's: logs, dumps, sockets are for their owner alone
     os.set_inheritable(lock, False)  # held by us alone: its release says that we are gone
     supervisor = Supervisor(folder, owner)
     try:

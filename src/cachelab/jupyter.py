@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -24,6 +25,7 @@ PLUMBING = [
     "src", "tools", "tests", "content", "benchmarks", "docs", "build", "dist",
     "Makefile", "Dockerfile", "docker-compose.yml", "environment.yml", "conftest.py",
     "pyproject.toml", "requirements*.txt", "LICENSE*", "CHANGELOG.md", "CONTRIBUTING.md",
+    "SECURITY.md",
     "site", "action.yml", "postBuild", "start",
 ]  # fmt: skip
 
@@ -43,10 +45,15 @@ def project_root() -> Path:
 
 
 def private_folder(root: Path) -> Path:
-    """Where Jupyter, IPython and Matplotlib write: inside the project, else a new temp folder."""
+    """Where Jupyter, IPython and Matplotlib write: inside the project, else a new temp folder.
+
+    For its owner alone: what lies in it is run at the start of a kernel, or holds the token.
+    """
     folder = root / ".cachelab"
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # made before, or by another user
+            folder.chmod(0o700)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:

@@ -486,12 +486,6 @@ class FakeRedisServer(Server):
         self.kill()
         self._fake.server = _new_fake()
 
-    def pause(self) -> None:
-        self._refuse("paused")
-
-    def resume(self) -> None:
-        self._refuse("resumed")
-
     def _refuse(self, what: str) -> NoReturn:
         raise ServerError(
             f"fakeredis runs inside this process and cannot be {what}: for a real server,"
@@ -719,70 +713,89 @@ def foreign(url: str, *, guard: Guard | None = None, within: str = "") -> Foreig
     """
     place = _place(url)
     began = _began(within)
-    server = ForeignServer(
+    server = _foreign(url, f"{began}{secrets.token_hex(4)}:")
+    said = f"CACHELAB_REDIS_URL points to {place}, but"
+    with contextlib.closing(server.client(max_connections=1)) as client:
+        _meet(server, client, began, said)
+    with contextlib.closing(server.client(max_connections=1)) as client:
+        _try_to_write(server, client, began, said)
+    server.owns_guard = guard is None
+    server.guard = guard or Guard()
+    server.last_wish = _ask_to_forget(server, server.guard, began)
+    return server
+
+
+def _foreign(url: str, prefix: str) -> ForeignServer:
+    return ForeignServer(
         name="Redis",
-        where=f"yours, at {place}",
+        where=f"yours, at {_place(url)}",
         is_ours=False,
         can_be_killed=False,
         can_be_paused=False,
-        prefix=f"{began}{secrets.token_hex(4)}:",
+        prefix=prefix,
         url=url,
     )
-    said = f"CACHELAB_REDIS_URL points to {place}, but"
-    with contextlib.closing(server.client(max_connections=1)) as client:
-        try:
-            client.ping()
-        except redis.AuthenticationError:
-            raise ServerUnfit(
-                f"{said} the server refuses the user or password: write redis://USER:PASSWORD@HOST."
-            ) from None
-        except (redis.RedisError, OSError) as error:
-            raise ServerUnfit(
-                f"{said} nothing usable answers there ({_reason(error)}): start it, or unset"
-                " CACHELAB_REDIS_URL to have a server of your own."
-            ) from None
-        # Some hosted servers keep INFO to themselves.
-        with contextlib.suppress(redis.RedisError):
-            info = client.info("server")
-            server.name = product(info)
-            if _check_foreign(info, said) == "cluster":
-                server.prefix = f"{began}{{{secrets.token_hex(4)}}}:"
-                server.nodes = cluster_nodes(client, server.prefix)
-                server.where += ", a cluster"
-                if not server.nodes:
-                    raise ServerUnfit(
-                        f"{said} that is a node of a cluster whose slots have no owner yet: give"
-                        " them one, with `redis-cli --cluster create` or `fix`."
-                    )
-    with contextlib.closing(server.client(max_connections=1)) as client:
-        if server.nodes:
-            host, port = server.nodes[0].get("host", "the same host"), server.nodes[0]["port"]
-            said = f"{said} in that cluster our keys are at {host}:{port}, and"
-        try:
-            client.set(server.prefix + "probe", "1", ex=5)
-            client.delete(server.prefix + "probe")
-        except redis.exceptions.NoPermissionError as error:
-            raise ServerUnfit(
-                f"{said} its user may not write keys that begin with {began} ({_reason(error)}):"
-                " set CACHELAB_PREFIX to the prefix that you were given."
-            ) from None
-        except redis.RedisError as error:
-            raise ServerUnfit(f"{said} it does not let us write ({_reason(error)}).") from None
-    server.owns_guard = guard is None
-    server.guard = guard or Guard()
+
+
+def _meet(server: ForeignServer, client: redis.Redis, began: str, said: str) -> None:
+    """Learn what it is: name, prefix and nodes; ServerUnfit where it cannot be used."""
+    try:
+        client.ping()
+    except redis.AuthenticationError:
+        raise ServerUnfit(
+            f"{said} the server refuses the user or password: write redis://USER:PASSWORD@HOST."
+        ) from None
+    except (redis.RedisError, OSError) as error:
+        raise ServerUnfit(
+            f"{said} nothing usable answers there ({_reason(error)}): start it, or unset"
+            " CACHELAB_REDIS_URL to have a server of your own."
+        ) from None
+    # Some hosted servers keep INFO to themselves.
+    with contextlib.suppress(redis.RedisError):
+        info = client.info("server")
+        server.name = product(info)
+        if _check_foreign(info, said) == "cluster":
+            server.prefix = f"{began}{{{secrets.token_hex(4)}}}:"
+            server.nodes = cluster_nodes(client, server.prefix)
+            server.where += ", a cluster"
+            if not server.nodes:
+                raise ServerUnfit(
+                    f"{said} that is a node of a cluster whose slots have no owner yet: give"
+                    " them one, with `redis-cli --cluster create` or `fix`."
+                )
+
+
+def _try_to_write(server: ForeignServer, client: redis.Redis, began: str, said: str) -> None:
+    """Write one key under our prefix and delete it; ServerUnfit where that is refused."""
+    if server.nodes:
+        host, port = server.nodes[0].get("host", "the same host"), server.nodes[0]["port"]
+        said = f"{said} in that cluster our keys are at {host}:{port}, and"
+    try:
+        client.set(server.prefix + "probe", "1", ex=5)
+        client.delete(server.prefix + "probe")
+    except redis.exceptions.NoPermissionError as error:
+        raise ServerUnfit(
+            f"{said} its user may not write keys that begin with {began} ({_reason(error)}):"
+            " set CACHELAB_PREFIX to the prefix that you were given."
+        ) from None
+    except redis.RedisError as error:
+        raise ServerUnfit(f"{said} it does not let us write ({_reason(error)}).") from None
+
+
+def _ask_to_forget(server: ForeignServer, guard: Guard, began: str) -> int:
+    """Have our keys deleted when this process is gone, however it ended; the guard's number."""
     package = str(Path(__file__).resolve().parents[1])
-    server.last_wish = server.guard.on_exit(
+    return guard.on_exit(
         [sys.executable, "-m", "cachelab.server", "--forget", server.prefix],
         env={
             **os.environ,
-            "CACHELAB_REDIS_URL": url,
+            "CACHELAB_REDIS_URL": server.url,
             "CACHELAB_PREFIX": began,
             "PYTHONPATH": os.pathsep.join(
                 part for part in (package, os.environ.get("PYTHONPATH")) if part
             ),
         },
     )
-    return server
 
 
 def _began(within: str) -> str:
@@ -938,20 +951,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"a prefix of ours looks like {began}1a2b3c4d:, but this is {prefix!r}")
     url = os.environ.get("CACHELAB_REDIS_URL", "")
     try:
-        place = _place(url)
-        server = ForeignServer(
-            name="Redis",
-            where=f"yours, at {place}",
-            is_ours=False,
-            can_be_killed=False,
-            can_be_paused=False,
-            prefix=prefix,
-            url=url,
-        )
+        server = _foreign(url, prefix)
         if "{" in prefix:
             with contextlib.closing(server.client(max_connections=1)) as client:
                 server.nodes = cluster_nodes(client, prefix)
-        print(f"{server.forget()} keys deleted at {place}.")
+        print(f"{server.forget()} keys deleted at {_place(url)}.")
     except (ServerError, redis.RedisError) as error:
         print(f"No keys deleted: {_reason(error)}.", file=sys.stderr)
         return 1

@@ -28,7 +28,6 @@ Part = Callable[..., Any]
 # so that the promise holds with the time of a query and of a queue on top.
 PROMISED = {"product": 5, "stock": 15, "search": 330, "absent": 45}
 LONGEST = {"product": 600, "stock": 10, "search": 300, "best": 90, "absent": 30}
-SLOWEST = 20.0  # seconds: no query here has ever taken longer
 
 
 # As they should be ----------------------------------------------------------------------------

@@ -440,10 +440,6 @@ _WALKED_STDLIB = {
 }
 
 
-def _root(module: Any) -> str:
-    return str(module or "").partition(".")[0]
-
-
 def _is_plumbing(module: Any) -> bool:
     name = str(module or "")
     if name.startswith("cachelab."):

@@ -1,0 +1,151 @@
+"""The page on the architecture says what is so: its picture, its rooms, what each must not know."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tools import rooms
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / rooms.PAGE).read_text("utf-8")
+ORDER = rooms.layers(ROOT)
+GRAPH = rooms.imports(ROOT)
+PARAGRAPHS = {
+    part.partition("`")[0]: " ".join(part.partition("\n")[2].split("\n## ")[0].split())
+    for part in PAGE.split("\n### `")[1:]
+}
+every = pytest.mark.parametrize("room", PARAGRAPHS)
+
+
+def part(room: str, begins: str) -> str:
+    """The sentence of a room's paragraph that begins so, to the next full stop or the end."""
+    found = re.search(rf"{begins}(.*?)(?:\. |\.$)", PARAGRAPHS[room])
+    assert found, f"{room} does not say {begins!r}"
+    return found[1]
+
+
+def names(text: str) -> list[str]:
+    return re.findall(r"`([\w.]+)`", text)
+
+
+def test_the_picture_is_what_the_code_imports():
+    assert rooms.redrawn(PAGE, rooms.picture(ROOT)) == PAGE, "draw it: python -m tools.rooms"
+
+
+def test_no_room_imports_a_room_above_it():
+    assert rooms.upward(GRAPH, ORDER) == []
+
+
+def test_every_room_has_its_paragraph_in_the_order_of_the_rooms():
+    assert list(PARAGRAPHS) == [rooms.FACADE, *ORDER]
+    assert sorted(PARAGRAPHS) == sorted(GRAPH)
+
+
+@every
+def test_a_public_name_of_the_page_is_one_of_the_room(room):
+    told = part(room, "Public: ")
+    if told.startswith("nothing"):
+        return  # a program: importing it would run it
+    assert names(told)
+    where = rooms.PACKAGE if room == rooms.FACADE else f"{rooms.PACKAGE}.{room}"
+    for name in names(told):
+        owner, _, last = name.rpartition(".")
+        module = import_module(f"{where}.{owner}" if owner else where)
+        assert hasattr(module, last), name
+        assert last in getattr(module, "__all__", [last]), name
+
+
+@every
+def test_a_room_does_not_reach_what_it_must_not_know(room):
+    told = part(room, "Must not know: ")
+    known = rooms.reach(GRAPH, room)
+    named = set(names(told)) & set(PARAGRAPHS)
+    assert named or "any other room" in told
+    assert not named & known
+    assert "any other room" not in told or not known
+
+
+def test_the_lists_of_rooms_for_contributors_have_every_room():
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## The rooms")[2]
+    first = "\n".join(re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.M))
+    told = {name.rstrip("/") for name in re.findall(r"`([\w/]+)`", first)}
+    assert told == set(ORDER) - {"__main__", "_supervise"}
+
+
+# The tool
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """Three rooms, the upper two of which import the one below."""
+    code = tmp_path / "src" / "cachelab"
+    (code / "attic").mkdir(parents=True)
+    (code / "__init__.py").write_text("")
+    (code / "attic" / "__init__.py").write_text("from cachelab.attic import roof\n")
+    (code / "attic" / "roof.py").write_text("def f():\n    from cachelab import hall\n")
+    (code / "hall.py").write_text("import cachelab.cellar as below\n")
+    (code / "cellar.py").write_text("import json\n")
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.importlinter.contracts]]\nlayers = ["(attic)", "(hall)", "(cellar)"]\n'
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / rooms.PAGE).write_text(f"Before\n{rooms.BEGIN}{rooms.END}After\n")
+    return tmp_path
+
+
+def test_an_import_in_a_function_counts_and_one_of_a_neighbour_in_the_same_room_does_not(house):
+    found = {"__init__": set(), "attic": {"hall"}, "hall": {"cellar"}, "cellar": set()}
+    assert rooms.imports(house) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "room"),
+    [
+        ("from ..cellar import x", "cellar"),
+        ("from .. import cellar", "cellar"),
+        ("from .roof import x", None),
+        ("from cachelab import start", "__init__"),
+        ("import cachelab.cellar", "cellar"),
+        ("from typing import Any", None),
+    ],
+)
+def test_every_way_to_write_an_import_is_seen(house, line, room):
+    (house / "src/cachelab/attic/roof.py").write_text(line + "\n")
+    assert rooms.imports(house)["attic"] == ({room} if room else set())
+
+
+def test_an_import_that_goes_up_is_found(house):
+    (house / "src/cachelab/cellar.py").write_text("from cachelab.attic import roof\n")
+    assert rooms.upward(rooms.imports(house), rooms.layers(house)) == [("cellar", "attic")]
+
+
+def test_an_arrow_that_follows_from_two_others_is_not_drawn(house):
+    (house / "src/cachelab/attic/roof.py").write_text("from cachelab import cellar, hall\n")
+    graph = rooms.imports(house)
+    drawn = list(rooms.arrows(graph, rooms.layers(house)))
+    assert drawn == [("attic", "hall"), ("hall", "cellar")]
+
+
+def test_the_command_says_that_the_picture_is_old_draws_it_and_leaves_the_rest_alone(house, capsys):
+    assert rooms.main(["--check", "--root", str(house)]) == 1
+    assert "python -m tools.rooms" in capsys.readouterr().err
+    assert rooms.main(["--root", str(house)]) == 0
+    assert rooms.main(["--check", "--root", str(house)]) == 0
+    text = (house / rooms.PAGE).read_text()
+    assert text.startswith("Before\n")
+    assert text.endswith("After\n")
+    assert "room_attic --> room_hall" in text
+
+
+def test_a_page_without_a_place_for_the_picture_is_one_sentence_and_stays(house, capsys):
+    (house / rooms.PAGE).write_text("Nothing here\n")
+    assert rooms.main(["--root", str(house)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (house / rooms.PAGE).read_text() == "Nothing here\n"
+    shutil.rmtree(house / "docs")
+    assert rooms.main(["--root", str(house)]) == 1

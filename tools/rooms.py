@@ -1,0 +1,145 @@
+"""Draws the rooms of the library, from their real imports, into docs/architecture.md.
+
+.venv/bin/python -m tools.rooms            # write the picture anew
+.venv/bin/python -m tools.rooms --check    # say whether it is still what the code does
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = Path("docs/architecture.md")
+PACKAGE = "cachelab"
+FACADE = "__init__"  # cachelab/__init__.py, all that a notebook imports
+BEGIN = "<!-- drawn by `python -m tools.rooms`; do not edit -->\n"
+END = "<!-- end of the picture -->\n"
+
+Graph = dict[str, set[str]]
+
+
+def layers(root: Path) -> list[str]:
+    """The rooms in the order that import-linter keeps, the highest first."""
+    config = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    (contract,) = config["tool"]["importlinter"]["contracts"]
+    return [str(layer).strip("()") for layer in contract["layers"]]
+
+
+def imports(root: Path) -> Graph:
+    """Which rooms each room imports, anywhere in its files: inside functions and for types too.
+
+    A room is a module or a package right under `src/cachelab`.
+    """
+    house = root / "src" / PACKAGE
+    graph: Graph = {}
+    for file in sorted(house.rglob("*.py")):
+        parts = file.relative_to(house).with_suffix("").parts
+        tree = ast.parse(file.read_text("utf-8"), str(file))
+        graph.setdefault(parts[0], set()).update(_imported(tree, parts[:-1]) - {parts[0]})
+    # `from cachelab import check` is a name of the facade, `from cachelab import stage` a room.
+    return {room: {one if one in graph else FACADE for one in graph[room]} for room in graph}
+
+
+def _imported(tree: ast.Module, folder: tuple[str, ...]) -> set[str]:
+    """What stands right after `cachelab.` in the imports of a file in this folder of the house."""
+    found = set()
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = [PACKAGE, *folder]
+            within = package[: len(package) + 1 - node.level] if node.level else []
+            start = [*within, node.module] if node.module else within
+            names = [".".join([*start, one.name]) for one in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
+    return found
+
+
+def reach(graph: Mapping[str, set[str]], room: str) -> set[str]:
+    """Every room that `room` imports, itself or through others."""
+    seen: set[str] = set()
+    waiting = list(graph[room])
+    while waiting:
+        one = waiting.pop()
+        if one not in seen:
+            seen.add(one)
+            waiting += graph[one]
+    return seen
+
+
+def upward(graph: Mapping[str, set[str]], order: list[str]) -> list[tuple[str, str]]:
+    """The imports that go against the order; the facade stands above all."""
+    height = {room: number for number, room in enumerate([FACADE, *order])}
+    return [(a, b) for a in graph for b in sorted(graph[a]) if height[a] >= height[b]]
+
+
+def arrows(graph: Mapping[str, set[str]], order: list[str]) -> Iterator[tuple[str, str]]:
+    """The imports, highest room first, without those that follow from two others."""
+    below = {room: reach(graph, room) for room in graph}
+    rooms = [room for room in [FACADE, *order] if room in graph]
+    for room in rooms:
+        for other in rooms:
+            through = graph[room] - {other}
+            if other in graph[room] and not any(other in below[one] for one in through):
+                yield room, other
+
+
+def picture(root: Path) -> str:
+    """The picture as Mermaid: a box a room, an arrow an import."""
+    graph, order = imports(root), layers(root)
+    boxes = [f'    {_id(room)}["{_label(room)}"]' for room in [FACADE, *order] if room in graph]
+    lines = [f"    {_id(a)} --> {_id(b)}" for a, b in arrows(graph, order)]
+    return "\n".join(["```mermaid", "flowchart TD", *boxes, *lines, "```"]) + "\n"
+
+
+def _id(room: str) -> str:
+    return f"room_{room.strip('_')}"  # a bare name may be a word of Mermaid's
+
+
+def _label(room: str) -> str:
+    return PACKAGE if room == FACADE else room
+
+
+def redrawn(text: str, drawing: str) -> str:
+    """The page with `drawing` between its two marks; ValueError if it does not have them."""
+    before, began, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not began or not ended:
+        raise ValueError(f"{PAGE} has no place for the picture: the two marks are gone.")
+    return f"{before}{BEGIN}{drawing}{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when all is well; 1 after one sentence when the picture is old or has no place."""
+    parser = argparse.ArgumentParser(prog="python -m tools.rooms", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    page = asked.root / PAGE
+    try:
+        text = page.read_text("utf-8")
+        new = redrawn(text, picture(asked.root))
+    except (OSError, ValueError) as error:
+        print(f"The picture was not drawn: {error}", file=sys.stderr)
+        return 1
+    if new == text:
+        print(f"The picture in {PAGE} is what the code does.")
+        return 0
+    if asked.check:
+        print(
+            f"{PAGE} shows other imports than the code has: python -m tools.rooms", file=sys.stderr
+        )
+        return 1
+    page.write_text(new, "utf-8")
+    print(f"The picture in {PAGE} was drawn anew.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
