@@ -72,11 +72,17 @@ hub: ready ## start a hub for a class on this machine (ARGS="--learners 10"); ne
 	@exec $(RUN) workshop/hub/run.py $(ARGS)
 
 bench: SETUP = --ci
-bench: ready ## print the performance tables
-	@for bench in benchmarks/*.py; do \
-	    [ -f "$$bench" ] || { echo "There is no benchmark yet."; continue; }; \
-	    echo "== $$bench"; $(PRIVATE) $(RUN) "$$bench" || exit 1; \
-	done
+bench: ready ## measure, beside others (ARGS="stage models": some; ARGS=--write: keep it)
+	@$(PRIVATE) $(RUN) -m benchmarks $(ARGS)
+
+.PHONY: mutation
+mutation: SETUP = --ci
+mutation: ready ## change the library in small places, count what no test notices (ARGS="models --size 90")
+	@$(PRIVATE) $(RUN) tests/mutation/run.py $(ARGS)
+
+.PHONY: flake
+flake: ready ## run the suite 20 times in random order on busy cores (ARGS="--runs 3"): hours
+	@$(PRIVATE) $(RUN) -m tools.flake $(ARGS)
 
 site: SETUP = --ci
 site: ready ## build the book of all notebooks and solved labs, in .cachelab/site

@@ -12,16 +12,45 @@ from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+# Whose tests take seconds each and need no other's: they are shared out one by one.
+BY_TEST = (
+    "test_cli.py",
+    "test_cli_submissions.py",
+    "test_bootstrap.py",
+    "test_judge.py",
+    "test_stage_explore.py",
+)
+# But these use what is made once.
+TOGETHER = "test_a_submission_cannot_reach|test_what_a_lab_needs_goes_through"
+# What takes longest comes first, so that no worker is left with it alone at the end.
+FIRST = (
+    *BY_TEST,
+    "test_server.py",
+    "test_library_table.py",
+    "test_builder_nbval.py",
+    "test_stage_repeat.py",
+    "test_traffic.py",
+    "test_widgets.py",
+    "test_nodes_cluster.py",
+    "test_edge.py",
+    "test_foreign_server.py",
+    "test_jupyter.py",
+    "test_server_cluster.py",
+    "test_builder.py",
+    "test_production.py",
+    "test_write_back_crashes.py",
+    "test_patterns_write_back.py",
+    "test_patterns_stampede.py",
+    "test_nodes.py",
+)
 
-class ByFileAndLab(LoadScopeScheduling):
-    """A file stays on one worker; the contract, by far the largest, is shared out by labs.
 
-    So are, one by one, the set-ups of the workbook: each takes seconds and needs no other, which
-    is what keeps all workers busy to the end.
-    """
+class ByFileTestAndLab(LoadScopeScheduling):
+    """A file stays on one worker; some are shared out by tests, and the contract by labs."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if "test_bootstrap.py::" in nodeid:
+        file = Path(nodeid.partition("::")[0]).name
+        if file in BY_TEST and not re.search(TOGETHER, nodeid):
             return nodeid
         lab = re.search(r"test_exercises_contract\.py::.*\[(\d\d_\w+)\.", nodeid)
         return lab[1] if lab else super()._split_scope(nodeid)
@@ -30,4 +59,15 @@ class ByFileAndLab(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Only for `--dist loadscope`, which `make test-units` asks for."""
-    return ByFileAndLab(config, log) if config.getvalue("dist") == "loadscope" else None
+    if config.getvalue("dist") != "loadscope":
+        return None
+    config.option.loadscopereorder = False  # the number of its tests says little about a file
+    return ByFileTestAndLab(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first, unless a random order is asked for."""
+    if config.pluginmanager.hasplugin("randomly"):
+        return
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(FIRST)))
