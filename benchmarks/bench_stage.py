@@ -1,23 +1,28 @@
-"""How fast the stage is: beside the same code run live, and beside SimPy running only a model."""
+"""How fast the stage is: beside the same code live, SimPy, and threads that take turns."""
 
 from __future__ import annotations
 
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import redis
+import simpy
 import sqlalchemy as sa
 
+from benchmarks.files import room_for
+from benchmarks.table import Row, Target
 from cachelab import origin, server, stage
 from cachelab.client import Cache
 from cachelab.patterns import cache_aside
 from cachelab.trace import Trace
 
-READERS, QUERY = 800, 8.0
-LIVE_READERS = 200  # a real database connection each: as many as a laptop has file handles for
+TITLE = "The stage: 800 readers against 8 s, and schedules a second"
+BUDGET = 30.0
 
 
 def reader(cache: Any, db: Any) -> Any:
@@ -56,97 +61,165 @@ def writes(cache: Any, db: Any) -> Any:
     return db.user(1)
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Real seconds, processor seconds, and what came of it."""
-    wall, processor = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what came of it."""
+    began = time.perf_counter()
     result = work()
-    return time.perf_counter() - wall, time.process_time() - processor, result
+    return time.perf_counter() - began, result
 
 
-def best(work: Callable[[], Any], times: int = 5) -> tuple[float, float, Any]:
+def best(work: Callable[[], Any], times: int = 5) -> tuple[float, Any]:
+    """The shortest of `times` runs."""
     return min((timed(work) for _ in range(times)), key=lambda taken: taken[0])
 
 
-def live() -> int:
-    """The same code with real threads, a real server and a real 8 s; origin queries."""
-    found = server.find()
+def live(found: Any, readers: int, query: float) -> int:
+    """The same code with real threads, a real server and a real wait; origin queries."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shop.sqlite"
         origin.seed_sqlite(path, origin.SMALL)
         engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.pool.NullPool)
         trace = Trace()
-        pool = found.connection_pool()
-        cache = Cache(connection_pool=pool, trace=trace, keyspace=found.keyspace)
-        db = origin.Origin(engine, trace, latency=QUERY)
-        threads = [threading.Thread(target=reader, args=(cache, db)) for _ in range(LIVE_READERS)]
+        cache = Cache(connection_pool=found.connection_pool(), trace=trace, keyspace=found.keyspace)
+        db = origin.Origin(engine, trace, latency=query)
+        threads = [threading.Thread(target=reader, args=(cache, db)) for _ in range(readers)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    found.close()
     return trace.queries
 
 
-def model() -> int:
+def model(readers: int, query: float) -> int:
     """What SimPy is given: no client, no database, only the waiting."""
-    import simpy
-
-    world, stored, queries = simpy.Environment(), [], []
+    world = simpy.Environment()
+    stored: list[int] = []
+    queries: list[int] = []
 
     def one() -> Any:
         if not stored:
             queries.append(1)
-            yield world.timeout(QUERY)
+            yield world.timeout(query)
             stored.append(1)
 
-    for _ in range(READERS):
+    for _ in range(readers):
         world.process(one())
     world.run()
     return len(queries)
 
 
-def main() -> None:
+class Paced:
+    """A client whose commands each wait for the actor's turn, and then pass it on."""
+
+    def __init__(self, client: redis.Redis, turn: threading.Semaphore, pass_on: Any) -> None:
+        self.client, self.turn, self.pass_on = client, turn, pass_on
+
+    def __getattr__(self, name: str) -> Any:
+        command = getattr(self.client, name)
+
+        def call(*args: Any) -> Any:
+            self.turn.acquire()
+            try:
+                return command(*args)
+            finally:
+                self.pass_on()
+
+        return call
+
+
+def in_turns(client: redis.Redis, plays: Sequence[Any], order: Sequence[int]) -> None:
+    """One order of the actors' commands, with a thread each, on the live server."""
+    turns = [threading.Semaphore(0) for _ in plays]
+    left = iter(order)
+
+    def pass_on() -> None:
+        following = next(left, None)
+        if following is not None:
+            turns[following].release()
+
+    client.delete("a", "b")
+    threads = [
+        threading.Thread(target=play, args=(Paced(client, turn, pass_on), None))
+        for play, turn in zip(plays, turns, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    pass_on()
+    for thread in threads:
+        thread.join()
+
+
+def orders(length: int) -> Iterator[list[int]]:
+    """Every order of two actors' commands, `length` each."""
+    for first in combinations(range(2 * length), length):
+        yield [0 if place in first else 1 for place in range(2 * length)]
+
+
+def explored(actors: Sequence[Any], **options: Any) -> Any:
+    """The verdict over all orders, whatever happens in them."""
+    return stage.explore(list(actors), lambda world: None, **options)
+
+
+def rows(tiny: bool = False) -> Iterator[Row]:
+    """The stage against live threads and SimPy; schedules a second; one large exploration."""
+    readers, query = (20, 0.2) if tiny else (800, 8.0)
     stage.run([reader] * 3)  # imports, and the shop's image
-    wall, processor, trace = best(lambda: stage.run([reader] * READERS, latency=QUERY))
-    print(f"{READERS} readers, a query of {QUERY:.0f} s, room for all:")
-    print(
-        f"  stage  {wall:8.3f} s  ({processor:.3f} s of processor), {trace.queries} queries, "
-        f"{trace.elapsed:.1f} s virtual: {trace.elapsed / wall:,.0f} times as fast as the clock"
-    )
-    taken, _, queries = timed(live)
-    print(
-        f"  live   {taken:8.3f} s  for {LIVE_READERS} readers ({queries} queries): "
-        f"{taken / wall:,.0f} times as long as the stage needs for {READERS}"
-    )
+    ours, trace = best(lambda: stage.run([reader] * readers, latency=query))
+    if trace.queries != readers:
+        raise AssertionError(f"{readers} readers made {trace.queries} queries on the stage")
+    what = f"{readers} readers, a query of {query:g} s, each asks"
+    found: Any = server.find()
     try:
-        modelled, _, queries = best(model)
-    except ImportError:
-        print("  SimPy  is not installed: pip install simpy")
-    else:
-        print(
-            f"  SimPy  {modelled:8.3f} s  ({queries} queries), a model and not the code: "
-            f"the stage takes {wall / modelled:,.0f} times as long"
+        count = readers if room_for(6 * readers) else min(readers, 150)
+        if found.is_live:
+            theirs, queries = timed(lambda: live(found, count, query))
+            yield Row(
+                what,
+                ours,
+                beside=f"the same code live: {count} threads, {queries} queries",
+                theirs=theirs,
+                target=Target(0.3, "ours"),
+                short=f"stage: {readers} readers against a query of {query:g} s",
+            )
+        else:
+            yield Row(what, not_run="there is no live server here to compare with")
+        theirs, queries = best(lambda: model(readers, query))
+        yield Row(
+            what,
+            ours,
+            beside=f"SimPy, a model without the code, {queries} queries",
+            theirs=theirs,
         )
-    print("Every order:")
-    for title, actors, options in (
-        ("two actors, five cache commands each", [five_reads_and_writes, five_others], {}),
-        ("a reader and a writer, with SQL", [reads_twice, writes], {}),
-    ):
-        wall, processor, verdict = best(
-            lambda a=actors, o=options: stage.explore(a, lambda world: None, prune=False, **o), 3
-        )
-        print(
-            f"  {title}: {verdict.schedules} orders, {verdict.schedules / wall:,.0f} a second "
-            f"({verdict.schedules / processor:,.0f} a second of processor)"
-        )
-    wall, processor, verdict = timed(
-        lambda: stage.explore([reads_twice, reads_twice, writes], lambda world: None, limit=50_000)
+        pair = (five_reads_and_writes, five_others)
+        took, verdict = best(lambda: explored(pair, prune=False), 1 if tiny else 3)
+        rate = verdict.schedules / took
+        if found.is_live:
+            client = redis.Redis(connection_pool=found.connection_pool())
+            every = list(orders(5))[: 5 if tiny else None]
+            took, _ = timed(lambda: [in_turns(client, pair, order) for order in every])
+            yield Row(
+                f"schedules a second, two actors, five commands each ({verdict.schedules} orders)",
+                rate,
+                "a second",
+                "two threads that take turns on the live server",
+                len(every) / took,
+                Target(1_000, "ours", at_least=True),
+                short="stage: schedules a second",
+            )
+        else:
+            yield Row("schedules a second", not_run="there is no live server here")
+    finally:
+        found.close()
+    actors = (reads_twice, writes)
+    took, verdict = best(lambda: explored(actors, prune=False), 1 if tiny else 3)
+    rate = verdict.schedules / took
+    actors = actors if tiny else (reads_twice, *actors)
+    took, verdict = timed(lambda: explored(actors, limit=50_000))
+    yield Row(
+        f"{'a reader' if tiny else 'two readers'} and a writer, with SQL: all {verdict.orders:,} "
+        f"orders, {verdict.schedules:,} run, {verdict.pruned:,} pruned",
+        took,
+        beside="all of them at the speed without pruning (calculated)",
+        theirs=verdict.orders / rate,
+        target=Target(20, "ours"),
     )
-    print(
-        f"  two readers and a writer: {verdict.orders:,} orders, {verdict.schedules:,} run, "
-        f"{verdict.pruned:,} pruned, in {wall:.1f} s ({processor:.1f} s of processor)"
-    )
-
-
-if __name__ == "__main__":
-    main()

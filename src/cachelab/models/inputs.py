@@ -1,7 +1,8 @@
 """What all models share: checked numbers, seeded draws, and a walk from miss to miss."""
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from zlib import crc32
 
 import numpy as np
@@ -12,6 +13,7 @@ IntArray = npt.NDArray[np.int64]
 
 ARRIVALS = ("poisson", "periodic", "bursts")
 BURST = 10  # events that share one instant in the pattern "bursts"
+MOST_KEPT = 100_000  # draws; what a slider moves has fewer
 NEVER = 1e-12  # events/s that stand for a rate of 0: one in thirty thousand years
 
 
@@ -44,7 +46,18 @@ def one_of(name: str, value: str, options: tuple[str, ...]) -> str:
     return value
 
 
-@lru_cache(maxsize=24)
+def _kept(draw: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
+    """`draw` with its last results remembered, unless they are large."""
+    remembered = lru_cache(maxsize=24)(draw)
+
+    @wraps(draw)
+    def drawn(seed: int, stream: str, size: int, *more: str) -> FloatArray:
+        return (remembered if size <= MOST_KEPT else draw)(seed, stream, size, *more)
+
+    return drawn
+
+
+@_kept
 def uniforms(seed: int, stream: str, size: int) -> FloatArray:
     """Draws in [0, 1), shape (size,), read-only, the same for the same seed and stream.
 
@@ -56,7 +69,7 @@ def uniforms(seed: int, stream: str, size: int) -> FloatArray:
     return draws
 
 
-@lru_cache(maxsize=24)
+@_kept
 def exponentials(seed: int, stream: str, size: int) -> FloatArray:
     """Exponential draws of mean 1, shape (size,), read-only, kept like `uniforms`."""
     draws = -np.log1p(-uniforms(seed, stream, size))
@@ -64,7 +77,7 @@ def exponentials(seed: int, stream: str, size: int) -> FloatArray:
     return draws
 
 
-@lru_cache(maxsize=24)
+@_kept
 def _unit_times(seed: int, stream: str, size: int, pattern: str) -> FloatArray:
     if pattern == "periodic":
         times = np.arange(1.0, size + 1.0)

@@ -12,6 +12,7 @@ import datetime
 import math
 import re
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -232,17 +233,20 @@ class Database:
     def _open(self, image: bytes) -> sqlite3.Connection:
         real = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         real.deserialize(image)
+        # sqlite3 keeps its functions where the garbage collector does not look: if one of them held
+        # us, no finished run would ever be freed.
+        us: Database = weakref.proxy(self)
         real.create_function("regexp", 2, _regexp, deterministic=True)
         real.create_function("floor", 1, math.floor, deterministic=True)
-        real.create_function("random", 0, self._random)
+        real.create_function("random", 0, lambda: us._random())
         for name, form in (
             ("current_timestamp", "%Y-%m-%d %H:%M:%S"),
             ("current_date", "%Y-%m-%d"),
             ("current_time", "%H:%M:%S"),
         ):
-            real.create_function(name, 0, _moment(self, form))
+            real.create_function(name, 0, _moment(us, form))
         for name in _TIMES:
-            real.create_function(name, -1, _virtual(self, name))
+            real.create_function(name, -1, _virtual(us, name))
         return real
 
     # Statements -----------------------------------------------------------------------------

@@ -492,3 +492,13 @@ class Scheduler:
         self.runnable.clear()
         self.parked.clear()
         self.timers.clear()
+
+    def forget(self) -> None:
+        """Let go of the tasks of a run that is over.
+
+        Each is its own owner, so that a crowd of them would wait for the garbage collector.
+        """
+        for task in self.tasks:
+            if not task:  # not one that could not be ended, which may still look
+                del task.owner
+        self.tasks.clear()

@@ -6,7 +6,7 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 from fakeredis import FakeServer
@@ -118,8 +118,12 @@ class _Socket(ExactSocket):
 class StageConnection(ExactConnection):
     """What pipelines and subscribers send over: each write is one switch point."""
 
-    world: World
     _ready = False
+
+    @property
+    def world(self) -> World:
+        """By the server, and not a class for each world: fakeredis keeps every class it meets."""
+        return cast("World", self._server.world)  # type: ignore[union-attr]
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
@@ -130,7 +134,7 @@ class StageConnection(ExactConnection):
         super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
 
     def send_command(self, *args: Any, **more: Any) -> None:
-        if self._ready and self.world is not None and touches(args):  # UNWATCH is nobody's business
+        if self._ready and touches(args):  # UNWATCH is nobody's business
             self.world.store.before([args])
         super().send_command(*args, **more)  # type: ignore[no-untyped-call]
 
@@ -173,6 +177,7 @@ class Store:
     def __init__(self, world: World) -> None:
         self.world = world
         self.server = FakeServer(version=(7, 4))
+        self.server.world = world  # type: ignore[attr-defined]
         lock = self.server.lock
         self.server.dbs = defaultdict(lambda: _Keys(lock))
         for name in ("subscribers", "psubscribers", "ssubscribers"):
@@ -182,9 +187,8 @@ class Store:
         self.baseline: dict[int, dict[bytes, Any]] = {}
         self.down = False
         self._scripts: dict[bytes, bytes] = {}
-        connection = type("WorldConnection", (StageConnection,), {"world": world})
         self.pool = redis.ConnectionPool(
-            connection_class=connection,
+            connection_class=StageConnection,
             server=self.server,
             decode_responses=True,
             protocol=3,
@@ -297,3 +301,8 @@ class Store:
         self.idle[:] = [s for s in self.idle if not s._watches and s._transaction is None]
         self.queued, self.down, server.connected = [], False, True
         server.scan_cursors.clear()
+
+    def hang_up(self) -> None:
+        """Let go of the connections, of which a crowd leaves hundreds; who looks opens another."""
+        self.idle.clear()
+        self.pool.reset()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,6 +57,9 @@ class StageTrace(Trace):
     def elapsed(self) -> float:
         """Virtual seconds until the last actor had finished."""
         return self.seconds
+
+
+CROWD = 400  # actors, who leave megabytes behind
 
 
 def as_actors(actors: Actors, spread: float = 0.0) -> list[Actor]:
@@ -299,6 +304,13 @@ class World:
             self.database.abandon_of(scheduler.tasks)
         return trace
 
+    def let_go(self) -> None:
+        """Hold the trace no longer, which holds the world: it goes with whoever has it."""
+        self.trace.freshness._clock = self._clock
+        self.trace = StageTrace(clock=self._clock, exact=True)
+        if self.scheduler is not None:
+            self.scheduler.trace = self.trace
+
     def _body(self, play: Any) -> Callable[[], Any]:
         wanted = self._wanted.get(id(play))
         if wanted is None:
@@ -516,7 +528,36 @@ def run(
             scheduler.hop = round(hop * 1e9)
             if crash is not None:
                 _arm_crash(world, scheduler, crash, cast_list)
-            return cast(StageTrace, world.play(cast_list, scheduler))
+            try:
+                return cast(StageTrace, world.play(cast_list, scheduler))
+            finally:
+                world.tasks.clear()
+                scheduler.forget()
+                world.store.hang_up()
+                world.let_go()
+                _give_back(len(cast_list))
+
+
+_unfreed: list[int] = []  # actors of the last runs, which may still be in memory
+
+
+def _give_back(actors: int) -> None:
+    """Free earlier runs, which hold on to themselves, and their pages (glibc only), after crowds.
+
+    A notebook's `run = stage.run(...)` lets go of the run before only when this one is over, so a
+    crowd is looked for again at the end of the next two.
+    """
+    import ctypes
+
+    _unfreed.append(actors)
+    if sum(_unfreed) < CROWD:
+        return
+    del _unfreed[:-2]
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _arm_crash(
