@@ -140,3 +140,22 @@ def test_what_cannot_be_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as refusal:
         call()
     assert str(refusal.value).endswith(".")
+
+
+def test_requests_are_drawn_with_an_exponent_of_0_8_unless_told():
+    assert (eviction.zipf_requests(500) == eviction.zipf_requests(500, 0.8, 2_000, 0)).all()
+
+
+def test_each_block_of_requests_has_samples_of_its_own(monkeypatch):
+    # With samples that came round again each request would look at the same slot: one place only.
+    monkeypatch.setattr(eviction, "BLOCK", 1)
+    requests = eviction.zipf_requests(500, 0.8, 20_000, seed=3)
+    sampled = eviction.simulate("sampled", requests, 50, samples=1, pool=0)
+    random = eviction.simulate("random", requests, 50)
+    assert abs(sampled.hit_ratio - random.hit_ratio) < 4.5 * 0.5 / 18_000**0.5
+
+
+@pytest.mark.parametrize("capacity", [0, 5])
+def test_a_warm_up_longer_than_the_requests_leaves_none_to_count(capacity):
+    run = eviction.simulate("lru", np.array([1, 2]), capacity, warm_up=5)
+    assert run == eviction.EvictionRun(0, 0)

@@ -1,9 +1,11 @@
 """Tests of what the models share: events, draws and the walk from miss to miss."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from cachelab.models import inputs
+from cachelab.models import inputs, revalidate, ttl, write_back
 
 
 @pytest.mark.parametrize("pattern", inputs.ARRIVALS)
@@ -35,3 +37,32 @@ def test_a_walk_follows_the_hops_and_always_ends():
     assert inputs.walk(np.array([2, 9, 3, 5])).tolist() == [0, 2, 3]
     times = np.array([1.0, 1.0, 2.0])
     assert inputs.first_at_or_after(times, times).tolist() == [1, 2, 3]
+
+
+def test_a_number_may_be_as_large_as_its_limit_and_no_larger():
+    assert inputs.number("hit_ratio", 1, "hits per read", high=1) == 1
+    assert inputs.count("retries", 20, low=0, high=20) == 20
+    for refused in (
+        lambda: inputs.number("x", 1.01, "s", high=1),
+        lambda: inputs.count("x", 21, high=20),
+    ):
+        with pytest.raises(ValueError, match=r"^x must be"):
+            refused()
+
+
+def test_draws_are_made_once_and_kept():
+    assert inputs.uniforms(7, "test", 10) is inputs.uniforms(7, "test", 10)
+    assert inputs.exponentials(7, "test", 10) is inputs.exponentials(7, "test", 10)
+
+
+def test_what_a_model_found_cannot_be_changed_afterwards():
+    found = [
+        revalidate.fractions(1, 10, 2),
+        revalidate.simulate(1, 10, 2, reads=50),
+        ttl.simulate(1, 10, reads=50),
+        write_back.loss(10, 1),
+    ]
+    for result in found:
+        for field in dataclasses.fields(result):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(result, field.name, 0)

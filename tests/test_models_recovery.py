@@ -167,3 +167,16 @@ def test_what_cannot_be_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as refusal:
         call()
     assert str(refusal.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"hit_ratio": 1.5}, r"hit_ratio must be .* at most 1, got 1\.5"),
+        ({"shed_to": 1.5}, r"shed_to must be .* at most 1, got 1\.5"),
+        ({"keys": 0}, r"keys must be .* above 0, got 0"),
+    ],
+)
+def test_shares_above_one_and_a_cache_of_no_keys_are_refused(shares, message):
+    with pytest.raises(ValueError, match=message):
+        recovery.simulate_outage(**({"read_rate": 1, "capacity": 1, "hit_ratio": 0.5} | shares))

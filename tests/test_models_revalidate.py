@@ -77,3 +77,15 @@ def test_an_impossible_window_is_refused_in_one_sentence(bad):
     for call in (revalidate.fractions, revalidate.simulate):
         with pytest.raises(ValueError, match=r"^window must be a finite number of seconds.*\.$"):
             call(1, 10, bad)
+
+
+def test_a_run_too_short_for_a_second_fetch_counts_the_one_that_blocked():
+    assert revalidate.simulate(1, 10, 2, reads=1) == revalidate.RevalidationRun(1, 1, 1, 0, 0.0)
+    # Reads at 1, 2, 3 s; fresh until 2.5 s: the third is served stale and starts the second fetch.
+    two = revalidate.simulate(1, 1.5, 5, arrivals="periodic", reads=3)
+    assert two == revalidate.RevalidationRun(2, 1, 1, 0, 0.0)
+
+
+def test_unless_told_a_query_takes_no_time():
+    assert revalidate.simulate(1, 10, 2) == revalidate.simulate(1, 10, 2, 0.0)
+    assert revalidate.fractions(1, 10, 2) == revalidate.fractions(1, 10, 2, 0.0)

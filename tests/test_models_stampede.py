@@ -225,3 +225,11 @@ def test_what_cannot_be_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as refusal:
         call()
     assert str(refusal.value).endswith(".")
+
+
+def test_front_loaded_arrivals_fill_the_window_and_half_of_them_its_first_quarter():
+    at = stampede.simulate(arrivals="front-loaded", seed=3).arrivals
+    assert at[0] == 0
+    assert 0.19 < at[-1] <= 0.2
+    # The median of 800 squared uniform draws: 1/4, standard error 1/56 of the window.
+    assert abs(np.median(at) / 0.2 - 0.25) < 4.5 / 56

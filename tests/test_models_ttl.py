@@ -179,3 +179,14 @@ def test_a_slightly_longer_ttl_meets_the_same_reads():
     steps = [abs(after - before) for before, after in pairwise(ratios)]
     assert max(steps) < 0.004
     assert ttl.simulate(1, 5, seed=3) == ttl.simulate(1, 5, seed=3) != ttl.simulate(1, 5, seed=4)
+
+
+def test_the_periodic_ratio_depends_only_on_how_many_gaps_a_ttl_holds():
+    assert ttl.hit_ratio_periodic(2, 9) == ttl.hit_ratio_periodic(1, 4.5) == 0.8
+    assert ttl.hit_ratio_periodic(2, 9) == ttl.simulate(0.5, 9, arrivals="periodic").hit_ratio
+
+
+def test_without_protection_the_first_fill_serves_until_its_own_expiry():
+    # Reads at 1 to 10 s: the copy of 1 s lives until 5.5 s, so those at 1 and 6 s miss.
+    run = ttl.simulate_unprotected(1, 4.5, arrivals="periodic", reads=10)
+    assert (run.reads, run.queries) == (10, 2)

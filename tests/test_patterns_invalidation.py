@@ -418,3 +418,8 @@ def test_a_slow_relay_does_not_delete_an_event_that_came_later(w: World) -> None
 
     outbox.relay(w.db.engine, slowly)
     assert waiting(w) == [{"user": 2}]
+
+
+def test_a_tagged_copy_may_live_one_second_or_a_day(w: World) -> None:
+    for ttl in (1, tags.LONGEST):
+        assert tags.read(w.cache, f"k{ttl}", lambda: 7, lambda _: [], ttl) == 7

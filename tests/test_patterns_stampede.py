@@ -431,3 +431,29 @@ def test_an_early_refresh_that_fails_serves_the_copy_that_is_still_good() -> Non
     run = stage.run({"a": (0.9, broken), "b": (5.0, broken)}, setup=warm)
     assert run.answers["a"] == 1
     assert isinstance(run.answers["b"], RuntimeError)
+
+
+def test_cache_aside_under_single_flight_asks_once_and_keeps_the_answer() -> None:
+    def reader(cache: Any, db: Any) -> Any:
+        return single_flight.read(cache, KEY, lambda: db.product(1), 300)
+
+    run = stage.run([reader] * 20, latency=0.25)
+    assert (run.queries, right(run)) == (1, 20)
+    assert json.loads(run.world.cache.get(KEY)) == run.world.db.product(1)
+    assert 299 <= run.world.cache.ttl(KEY) <= 300
+
+
+def test_a_copy_is_renewed_as_soon_as_its_ttl_is_over() -> None:
+    assert stage.run([(59.9, swr)], latency=0.25, setup=swr).queries == 0
+    assert stage.run([(60.3, swr)], latency=0.25, setup=swr).queries == 1
+
+
+def test_a_renewal_that_fails_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(cache: Any, db: Any) -> Any:
+        def load() -> Any:
+            raise RuntimeError("no such table")
+
+        return stale_while_revalidate.read(cache, KEY, load, 60, 600)["id"]
+
+    assert stage.run([(61, broken)], setup=swr).answers == {"broken": 1}
+    assert f"{KEY} was not renewed: no such table" in caplog.text

@@ -553,3 +553,59 @@ def test_its_client_waits_for_nobody() -> None:
 
 def test_it_has_at_most_250_lines() -> None:
     assert len(inspect.getsource(production).splitlines()) <= 250
+
+
+def test_without_jitter_a_copy_lives_its_ttl_and_its_stale_time_to_the_millisecond() -> None:
+    def read(cache: Any, db: Any) -> int:
+        products = ProductionCache(cache, "product", jitter=0)
+        products.get("1", lambda: db.product(1), 60, stale=30)
+        return cache.pttl(KEY)
+
+    run = stage.run({"one": read})
+    assert 89_990 <= run.answers["one"] <= 90_000
+
+
+def test_the_third_failure_in_a_row_and_not_the_second_leaves_the_cache_alone(
+    products: ProductionCache,
+) -> None:
+    breaker = products.breaker
+    for allowed in (True, True, False):
+        breaker.failed(OSError("lost"))
+        assert breaker.allows() is allowed
+    assert products.metrics == {"cache_errors": 3, "bypassed": 1}
+
+
+def test_after_its_rest_one_call_tries_the_cache_and_the_others_wait_for_what_it_finds() -> None:
+    def calls(cache: Any, db: Any) -> list[bool]:
+        breaker = production.Breaker(1, 5, Counter())
+        breaker.failed(OSError("lost"))
+        before = breaker.allows()
+        time.sleep(5.1)
+        both = [breaker.allows(), breaker.allows()]
+        time.sleep(5.1)
+        return [before, *both, breaker.allows(), breaker.allows()]
+
+    assert stage.run({"one": calls}).answers["one"] == [False, True, False, True, False]
+
+
+def test_a_copy_half_a_second_past_its_ttl_counts_as_stale() -> None:
+    reader = process(ttl=60, stale=600, jitter=0)
+    run = stage.run({"first": reader, "late": (60.5, reader)})
+    assert right(run) == 2
+    metrics = reader.made[0].metrics
+    assert (metrics["misses"], metrics["hits"], metrics["stale"]) == (1, 0, 1)
+
+
+def test_a_load_that_fails_is_counted_as_no_fill(products: ProductionCache) -> None:
+    with pytest.raises(ZeroDivisionError):
+        products.get("1", lambda: 1 // 0, 60)
+    assert products.metrics == {"misses": 1, "loads": 1, "load_errors": 1, "unfilled": 1}
+
+
+def test_one_answer_ends_the_row_of_failures(products: ProductionCache) -> None:
+    breaker = products.breaker
+    breaker.failed(OSError("lost"))
+    assert products.get("1", lambda: 1, 60) == 1
+    for _ in range(2):
+        breaker.failed(OSError("lost"))
+    assert breaker.allows()

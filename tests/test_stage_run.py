@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime
 import json
 import queue
@@ -692,3 +693,44 @@ def test_what_the_setup_draws_is_not_drawn_again_by_an_actor():
 
     token, mine = stage.run({"actor": actor}, setup=setup).answers["actor"]
     assert token != mine
+
+
+def test_beyond_a_thousand_commands_at_one_instant_each_takes_a_millisecond():
+    def polls(cache, db):
+        for _ in range(1_500):
+            cache.get("nothing")
+
+    def sleeps_between(cache, db):
+        for _ in range(2):
+            for _ in range(900):
+                cache.get("nothing")
+            time.sleep(1)
+
+    assert stage.run([polls]).elapsed == pytest.approx(0.5)
+    assert stage.run([sleeps_between]).elapsed == pytest.approx(2)
+
+
+def test_the_calendar_is_virtual_too_and_a_given_moment_stays_what_it_is():
+    form = "%Y-%m-%d %H:%M:%S"
+
+    def reads_the_calendar(cache, db):
+        time.sleep(86_400)
+        given = 1_000_000_000
+        return {
+            "now": int(time.time()),
+            "localtime": time.mktime(time.localtime()),
+            "gmtime": calendar.timegm(time.gmtime()),
+            "ctime": time.mktime(time.strptime(time.ctime())),
+            "strftime": time.mktime(time.strptime(time.strftime(form), form)),
+            "given": [
+                time.mktime(time.localtime(given)),
+                calendar.timegm(time.gmtime(given)),
+                time.mktime(time.strptime(time.ctime(given))),
+                int(time.strftime("%Y", time.gmtime(given))),
+            ],
+        }
+
+    run = stage.run([reads_the_calendar])
+    said = run.answers["reads_the_calendar"]
+    assert said["given"] == [1_000_000_000, 1_000_000_000, 1_000_000_000, 2001]
+    assert {said[name] for name in ("localtime", "gmtime", "ctime", "strftime")} == {said["now"]}
