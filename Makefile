@@ -76,7 +76,6 @@ bench: ready ## measure, beside others (ARGS="stage models": some; ARGS=--write:
 	@$(PRIVATE) $(RUN) -m benchmarks $(ARGS)
 
 .PHONY: mutation
-mutation: SETUP = --ci
 mutation: ready ## change the library in small places, count what no test notices (ARGS="models --size 90")
 	@$(PRIVATE) $(RUN) tests/mutation/run.py $(ARGS)
 

@@ -1,15 +1,14 @@
-"""What `make mutation` changes, and what it says when it cannot."""
+"""What `make mutation` changes; run by hand: cosmic-ray is in no lock (see CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ROOT / "tests" / "mutation" / "run.py"
+RUN = Path(__file__).with_name("run.py")
 SOURCE = '''"""Says three times."""
 
 CALLS: int | None = 0
@@ -28,7 +27,6 @@ class Cache:
 
 @pytest.fixture
 def mutation():
-    pytest.importorskip("cosmic_ray")
     sys.path.insert(0, str(RUN.parent))
     try:
         import run
@@ -37,15 +35,6 @@ def mutation():
     finally:
         sys.path.remove(str(RUN.parent))
         sys.modules.pop("run", None)
-
-
-def test_without_cosmic_ray_one_sentence_says_what_to_install():
-    code = f"import runpy, sys; sys.modules['cosmic_ray'] = None; runpy.run_path({str(RUN)!r})"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert said.returncode == 1
-    assert said.stdout == ""
-    assert said.stderr.count("\n") == 1
-    assert "pip install cosmic-ray" in said.stderr
 
 
 def test_each_mutant_changes_one_thing_that_runs_and_no_annotation(mutation, tmp_path):
