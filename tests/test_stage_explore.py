@@ -490,3 +490,19 @@ def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(progra
     assert verdict.exhaustive
     assert verdict.schedules <= all_of_them.schedules
     assert verdict.orders == all_of_them.schedules
+
+
+def test_a_slow_machine_tries_fewer_orders_and_blames_nobody():
+    def slow(cache):
+        for number in range(6):
+            end = time.process_time() + 0.0005
+            while time.process_time() < end:
+                pass
+            cache.incr("views:v1:1", number)
+        return "done"
+
+    found = stage.explore({"one": slow, "two": slow}, lambda world: True, prune=False, wall_limit=4)
+    assert found.outcome == "passed", found
+    assert 50 <= found.schedules < 924
+    assert not found.exhaustive
+    assert found.summary == f"Holds in the first {found.schedules} orders of many."

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -31,10 +32,13 @@ from cachelab.stage.world import (
 )
 from cachelab.verdict import Outcome, Verdict
 
+real_monotonic = time.monotonic  # not the stage's
 Invariant = Callable[[World], Any]
 _MOST_COUNTED = 40_000  # states of the count of orders; beyond it "many"
 _AFTER_FAILURE = 2_000  # more orders are run in search of a smaller counter-example
 _PREEMPTIONS = 3  # of one random order
+_LEAST = 50  # orders that are tried however slow the machine
+_LAST = 0.2  # of the time, in which a slow machine begins no further order
 _CRASH = "!"  # the mark of the choice that an actor dies instead of going on
 
 
@@ -452,7 +456,7 @@ class _Search:
         return None
 
     def search(self) -> bool:
-        """Run orders until all are known (True) or the limit is reached (False)."""
+        """Run orders until all are known (True), or the limit or the end of the time (False)."""
         choices: list[str] = []
         failed_at: int | None = None
         while True:
@@ -474,16 +478,24 @@ class _Search:
             following = self.next_prefix()
             if following is None:
                 return True
-            if self.run_count >= self.limit:
+            if self.run_count >= self.limit or self.is_late():
                 return False
             if failed_at is not None and self.run_count - failed_at >= _AFTER_FAILURE:
                 return False
             choices = following
 
+    def is_late(self) -> bool:
+        """Whether to begin no further order: one that is cut off would blame an actor."""
+        if self.run_count + self.random_count < _LEAST:
+            return False
+        return real_monotonic() > self.wall_end - _LAST * self.wall_limit
+
     def search_at_random(self, count: int) -> None:
         """Beyond the limit: seeded orders with few preemptions."""
         self.nodes.clear()
         for number in range(count):
+            if self.is_late():
+                return
             draw = random.Random(f"{self.seed} {number}")
             player, sentence, _ = self.play([], draw)
             self.random_count += 1
@@ -601,10 +613,11 @@ def explore(
     well, otherwise a sentence or False. An actor that raises fails the order, unless
     `allow_errors`.
 
-    `limit`: how many orders are run; beyond it come seeded random ones. `crashes`: how many actors
-    may be stopped for ever, at any switch point. `prune=False` runs orders that are equal too.
-    `commit_apart=False` makes a statement and its commit one step. Time passes only when everybody
-    sleeps or waits, so that a sleep is always longer than what the others do meanwhile.
+    `limit`: how many orders are run; beyond it come seeded random ones. When `wall_limit` (s, real)
+    is near, no further order is begun, and the verdict says how many were tried. `crashes`: how
+    many actors may be stopped for ever, at any switch point. `prune=False` runs orders that are
+    equal too. `commit_apart=False` makes a statement and its commit one step. Time passes only when
+    everybody sleeps or waits, so that a sleep is always longer than what the others do meanwhile.
 
     Returns an Exploration, which is a Verdict: "failed" with the shortest order found as
     `counterexample`; "proved nothing" when no two actors touched the same key or row, nothing was
