@@ -575,6 +575,151 @@ def with_the_expiry_in_the_entry(cache, key, load, ttl, beta):
     return value
 
 
+# What strangers wrote ------------------------------------------------------------------------
+
+
+def _locked(cache, key, load, token, release):
+    """What is under the lock; None if it is somebody else's."""
+    lock = f"lock:{key}"
+    if not cache.set(lock, token, nx=True, ex=30):
+        return None
+    try:
+        stored = cache.get(key)
+        if stored is None:
+            stored = json.dumps(load())
+            cache.set(key, stored, ex=300)
+        return json.loads(stored)
+    finally:
+        release(lock, token)
+
+
+def the_clock_as_token(cache, key, load):
+    def release(lock, token):
+        cache.eval(RELEASE, 1, lock, token)
+
+    return _locked(cache, key, load, str(time.time()), release)
+
+
+def _waits(cache, key, load, budget, *, token=None, release=None, in_vain=None):
+    token = token or uuid.uuid4().hex
+    release = release or (lambda lock, token: cache.eval(RELEASE, 1, lock, token))
+    deadline = time.monotonic() + budget
+    while True:
+        stored = cache.get(key)
+        if stored is not None:
+            return json.loads(stored)
+        value = _locked(cache, key, load, token, release)
+        if value is not None:
+            return value
+        if time.monotonic() >= deadline:
+            if in_vain:
+                in_vain()
+            raise TimeoutError(key)
+        time.sleep(0.1)
+
+
+def waits_and_deletes_any_lock(cache, key, load, budget):
+    return _waits(cache, key, load, budget, release=lambda lock, token: cache.delete(lock))
+
+
+def waits_and_releases_in_two_steps(cache, key, load, budget):
+    def release(lock, token):
+        if cache.get(lock) == token:
+            cache.delete(lock)
+
+    return _waits(cache, key, load, budget, release=release)
+
+
+def waits_with_one_token_for_all(cache, key, load, budget):
+    return _waits(cache, key, load, budget, token="waiter")
+
+
+def breaks_the_lock_when_tired(cache, key, load, budget):
+    return _waits(cache, key, load, budget, in_vain=lambda: cache.delete(f"lock:{key}"))
+
+
+def with_a_steady_nap(cache, key, load, budget):
+    return _waits(cache, key, load, budget)
+
+
+def _renews(cache, key, load, later, *, before=lambda: None, guard=30, **life):
+    stored, left = cache.get(key), cache.pttl(key)
+    if stored is None:
+        value = load()
+        cache.set(key, json.dumps(value), ex=660)
+        return value
+    if left <= 600_000 and cache.set(f"renew:{key}", "1", nx=True, ex=guard):
+        before()
+        later(lambda: cache.set(key, json.dumps(load()), **(life or {"ex": 660})))
+    return json.loads(stored)
+
+
+def deletes_before_it_renews(cache, key, load, later):
+    return _renews(cache, key, load, later, before=lambda: cache.delete(key))
+
+
+def renewed_with_the_old_ttl(cache, key, load, later):
+    return _renews(cache, key, load, later, keepttl=True)
+
+
+def guards_for_five_seconds(cache, key, load, later):
+    return _renews(cache, key, load, later, guard=5)
+
+
+def guards_without_release(cache, key, load, later):
+    return _renews(cache, key, load, later)
+
+
+def _fetches(
+    cache, key, load, ttl, beta, *, chance=lambda: 1 - random.random(), before=None, took=None
+):
+    stored = cache.get(key)
+    copy = json.loads(stored) if stored is not None else None
+    if copy is not None:
+        if cache.pttl(key) / 1000 > copy["took"] * beta * -math.log(chance()):
+            return copy
+        if before:
+            before()
+    began = time.monotonic()
+    value = load()
+    seconds = time.monotonic() - began
+    seconds = took(copy, seconds) if took else seconds
+    made = {"value": value, "took": seconds}
+    cache.set(key, json.dumps(made), ex=ttl)
+    return {**made, "old": copy}
+
+
+def the_logarithm_of_nothing(cache, key, load, ttl, beta):
+    return _fetches(cache, key, load, ttl, beta, chance=lambda: random.random())["value"]
+
+
+def measures_the_first_load_only(cache, key, load, ttl, beta):
+    def took(copy, seconds):
+        return copy["took"] if copy else seconds
+
+    return _fetches(cache, key, load, ttl, beta, took=took)["value"]
+
+
+def measures_whole_seconds(cache, key, load, ttl, beta):
+    return _fetches(cache, key, load, ttl, beta, took=lambda _, seconds: int(seconds))["value"]
+
+
+def renews_and_gives_the_old(cache, key, load, ttl, beta):
+    found = _fetches(cache, key, load, ttl, beta)
+    return (found.get("old") or found)["value"]
+
+
+def deletes_before_it_loads(cache, key, load, ttl, beta):
+    return _fetches(cache, key, load, ttl, beta, before=lambda: cache.delete(key))["value"]
+
+
+def by_an_exponential_draw(cache, key, load, ttl, beta):
+    def chance():
+        return math.exp(-random.expovariate(1))
+
+    return _fetches(cache, key, load, ttl, beta, chance=chance)["value"]
+
+
 WRONG = {
     "10_stampede.jitter": [
         Wrong("no jitter", no_jitter, "5000 were the same, 3600 s"),
@@ -606,8 +751,15 @@ WRONG = {
         Wrong("one token for all", one_token_for_all, "used the same token, 'mine'"),
         Wrong("forgets to store", forgets_to_store, "there is nothing under product:v1:1"),
         Wrong("hides the error", hides_the_error, "The load failed, and refill returned None"),
+        Wrong("the clock as token", the_clock_as_token, "at the same moment used the same token"),
     ],
     "10_stampede.wait": [
+        Wrong(
+            "deletes any lock", waits_and_deletes_any_lock, "during the load and became somebody"
+        ),
+        Wrong("two steps", waits_and_releases_in_two_steps, "delete in one step"),
+        Wrong("one token for all", waits_with_one_token_for_all, "used the same token, 'waiter'"),
+        Wrong("breaks the lock", breaks_the_lock_when_tired, "after readers had given up"),
         Wrong("the article's", as_the_article_has_it, "a query of 1 s: 40 queries"),
         Wrong("helps itself in the end", then_helps_itself, "query of 8 s: 40 queries"),
         Wrong("gives None", then_gives_none, "got were 39 NoneType, 1 dict"),
@@ -623,6 +775,9 @@ WRONG = {
         Wrong("gives up at once", gives_up_at_once, "a reader got TimeoutError"),
     ],
     "10_stampede.swr": [
+        Wrong("deletes the copy first", deletes_before_it_renews, "during the renewal"),
+        Wrong("keeps the old TTL", renewed_with_the_old_ttl, "was renewed again"),
+        Wrong("a guard of 5 s", guards_for_five_seconds, "A renewal took 25 s"),
         Wrong("everybody renews", everybody_renews, "30 renewals; one is enough"),
         Wrong("waits for the renewal", renews_itself_and_waits, "nobody is to wait"),
         Wrong("renews on every hit", renews_on_every_hit, "while the copy was fresh"),
@@ -633,6 +788,11 @@ WRONG = {
         Wrong("60 s too long", keeps_no_longer_than_660_when_renewed, "more than 60 + 600 s old"),
     ],
     "10_stampede.early": [
+        Wrong("the logarithm of 0", the_logarithm_of_nothing, "random.random() may give 0.0"),
+        Wrong("the first load's time", measures_the_first_load_only, "measure every load"),
+        Wrong("whole seconds", measures_whole_seconds, "with its fraction"),
+        Wrong("gives the old value", renews_and_gives_the_old, "not the new value"),
+        Wrong("deletes the copy first", deletes_before_it_loads, "While one reader renewed"),
         Wrong("never early", never_early, "with 2 s to live 0 of 150"),
         Wrong("wrong sign", wrong_sign, "asked 2 queries"),
         Wrong("forgets beta", forgets_beta, "beta is 3"),
@@ -647,7 +807,19 @@ WRONG = {
 RIGHT = {
     "10_stampede.jitter": [by_randint, by_uniform],
     "10_stampede.lock": [by_redis_pys_own_lock, by_a_watched_delete],
-    "10_stampede.wait": [by_redis_pys_lock_without_waiting, with_a_back_off],
-    "10_stampede.swr": [with_a_time_stamp, with_a_second_key_and_a_pipeline],
-    "10_stampede.early": [by_the_probability, with_the_expiry_in_the_entry],
+    "10_stampede.wait": [
+        by_redis_pys_lock_without_waiting,
+        with_a_back_off,
+        with_a_steady_nap,
+    ],
+    "10_stampede.swr": [
+        with_a_time_stamp,
+        with_a_second_key_and_a_pipeline,
+        guards_without_release,
+    ],
+    "10_stampede.early": [
+        by_the_probability,
+        with_the_expiry_in_the_entry,
+        by_an_exponential_draw,
+    ],
 }

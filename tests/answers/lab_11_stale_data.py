@@ -196,6 +196,30 @@ def version_in_a_key_of_its_own(cache, key, row):
     return bool(cache.eval(script, 2, key, f"{key}:version", text, row["version"]))
 
 
+def keeps_the_old_ttl(cache, key, row):
+    stores = "redis.call('SET', KEYS[1], ARGV[1], 'EX', 300)"
+    keeps = stores.replace("'EX', 300", "'KEEPTTL'")
+    return _put(cache, key, row, SCRIPT.replace(stores, f"if kept then {keeps} else {stores} end"))
+
+
+def prolongs_what_it_refuses(cache, key, row):
+    refuses = "redis.call('EXPIRE', KEYS[1], 300) return 0"
+    return _put(cache, key, row, SCRIPT.replace("return 0", refuses))
+
+
+def watches_without_a_second_try(cache, key, row):
+    if cache.set(key, json.dumps(row), nx=True, ex=300):
+        return True
+    with cache.pipeline() as pipe:
+        pipe.watch(key)
+        if json.loads(pipe.get(key))["version"] >= row["version"]:
+            return False
+        pipe.multi()
+        pipe.set(key, json.dumps(row), ex=300)
+        pipe.execute()
+    return True
+
+
 def watches(cache, key, row):
     with cache.pipeline() as pipe:
         while True:
@@ -307,6 +331,31 @@ def takes_and_never_fills(cache, db, user_id, token):
 
 def fill_that_stays(cache, db, user_id, token):
     return _leased(cache, db, user_id, token, fill=FILL.replace(", 'EX', 300", ""))
+
+
+def ttl_of_the_lease_later(cache, db, user_id, token):
+    key, lease = f"user:v1:{user_id}", f"lease:user:v1:{user_id}"
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    leased = cache.setnx(lease, token) and cache.expire(lease, 10)
+    user = db.user(user_id)
+    if leased:
+        cache.eval(FILL, 2, key, lease, json.dumps(user), token)
+    return user
+
+
+def gives_back_any_lease(cache, db, user_id, token):
+    key, lease = f"user:v1:{user_id}", f"lease:user:v1:{user_id}"
+    stored = cache.get(key)
+    if stored is not None:
+        return json.loads(stored)
+    leased = cache.set(lease, token, nx=True, ex=10)
+    user = db.user(user_id)
+    if leased:
+        cache.eval(FILL, 2, key, lease, json.dumps(user), token)
+        cache.delete(lease)
+    return user
 
 
 def lease_with_watch(cache, db, user_id, token):
@@ -499,6 +548,13 @@ WRONG = {
         Wrong("no TTL", put_without_ttl, "has no TTL"),
         Wrong("does not say", does_not_say, "gave None"),
         Wrong("a key for the version", version_in_a_key_of_its_own, "could not be stored again"),
+        Wrong("keeps the old TTL", keeps_the_old_ttl, "expected was 300 s"),
+        Wrong(
+            "prolongs what it refuses",
+            prolongs_what_it_refuses,
+            "stored nothing, and gave the old copy",
+        ),
+        Wrong("no second try", watches_without_a_second_try, "raised WatchError"),
     ],
     "11_stale_data.lease": [
         Wrong("no lease", plain_cache_aside, "No lease was taken"),
@@ -510,6 +566,8 @@ WRONG = {
         Wrong("gives up", gives_up_without_a_lease, "somebody else had the lease gave None"),
         Wrong("takes everybody's", takes_everybodys_lease, "although somebody else had the lease"),
         Wrong("keeps the lease", keeps_the_lease, "the lease of the first is still there"),
+        Wrong("the TTL later", ttl_of_the_lease_later, "Between two commands the lease"),
+        Wrong("gives back any", gives_back_any_lease, "give back only your own"),
         Wrong("never fills", takes_and_never_fills, "user:v1:1 holds None"),
         Wrong("a copy without TTL", fill_that_stays, "The copy under user:v1:1 has no TTL"),
     ],

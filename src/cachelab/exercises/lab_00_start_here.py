@@ -31,6 +31,16 @@ def judge_remember(answer: Any, trial: Trial) -> None:
                 seconds - 1 < left <= seconds,
                 f"{said} the copy lives {left:g} s; it should live {seconds} s.",
             )
+    world = trial.world()
+    said = "After remember(cache, 'greeting:1', 'old', 60) and then remember(..., 'new', 20)"
+    trial.call(answer, world.cache, "greeting:1", "old", 60)
+    trial.call(answer, world.cache, "greeting:1", "new", 20)
+    _expect_json(trial, world, "greeting:1", "new", said)
+    left = world.ttl("greeting:1")
+    trial.expect(left is not None, f"{said} the copy has no TTL: it would stay for ever.")
+    trial.expect(
+        19 <= (left or 0) <= 20, f"{said} the copy lives {left:.0f} s; it should live 20 s."
+    )
 
 
 def _expect_json(trial: Trial, world: World, key: str, value: Any, said: str) -> None:
@@ -64,13 +74,27 @@ def judge_recall(answer: Any, trial: Trial) -> None:
             f"The cache holds {short(stored)}; recall(cache, 'greeting:1', 'a default') gave"
             f" {short(got)} instead of {short(value)}.",
         )
-    for default in ("a default", None, 0):
+        left = world.ttl("greeting:1")
+        trial.expect(
+            world.keys() == ["greeting:1"] and world.peek("greeting:1") == stored,
+            f"The cache held {short(stored)}, and recall has changed that; only read it.",
+        )
+        trial.expect(
+            left is None,
+            "The copy had no TTL, and after recall it has one; only read it.",
+        )
+    for default in ("a default", None, 0, {"an object": {1, 2}}):
         world = trial.world()
+        world.put("nothing:10", '"of another key"')
         got = trial.call(answer, world.cache, "nothing:1", default)
         trial.expect(
             _same(got, default),
-            f"The cache is empty; recall(cache, 'nothing:1', {short(default)}) gave {short(got)}"
-            " instead of the default.",
+            f"Nothing is stored under nothing:1; recall(cache, 'nothing:1', {short(default)}) gave"
+            f" {short(got)} instead of the default.",
+        )
+        trial.expect(
+            world.keys() == ["nothing:10"],
+            "Nothing was stored under nothing:1, and recall has changed the cache; only read it.",
         )
     got = trial.call(answer, trial.world().cache, "nothing:1")
     trial.expect(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from cachelab.exercises.exercise import Exercise
 from cachelab.exercises.trial import Trial
@@ -85,6 +87,8 @@ def judge_lock(answer: Any, trial: Trial) -> None:
         " theirs.",
     )
 
+    _expect_own_tokens(answer, trial)
+
     world = trial.world()
     world.put(LOCK, "somebody", seconds=20)
     got = trial.call(answer, world.cache, KEY, lambda: world.db.product(1))
@@ -141,8 +145,42 @@ def judge_lock(answer: Any, trial: Trial) -> None:
     trial.every_order({"reader 1": reader, "reader 2": reader}, one_query)
 
 
-def _whenever_the_lock_is_lost(answer: Any, trial: Trial) -> None:
-    """After each cache command in turn, the lock expires and becomes somebody else's."""
+def _expect_own_tokens(answer: Any, trial: Trial, *more: Any) -> None:
+    """Eight calls at the same moment, each for a key of its own, have eight tokens."""
+    tokens: list[Any] = []
+
+    def fills(number: int) -> Read:
+        key = f"product:v1:{number}"
+
+        def fill(cache: Any, db: Any) -> Any:
+            def load() -> Any:
+                tokens.append(cache.get(f"lock:{key}"))
+                return db.product(number)
+
+            return answer(cache, key, load, *more)
+
+        return fill
+
+    run = trial.play([fills(number) for number in range(1, 9)])
+    token, count = Counter(tokens).most_common(1)[0] if tokens else (None, 0)
+    trial.expect(
+        count <= 1,
+        f"{count} of eight calls at the same moment used the same token, {short(token)}: then"
+        " anybody may take a lock for theirs.",
+        trace=run,
+    )
+
+
+def _whenever_the_lock_is_lost(answer: Any, trial: Trial, *more: Any) -> None:
+    """During the load, then after each cache command in turn, the lock becomes somebody else's."""
+    name = trial.exercise.function
+    world = trial.world()
+    world.on("query", lambda: world.put(LOCK, "somebody", seconds=20))
+    trial.attempt(answer, world.cache, KEY, lambda: world.db.product(1), *more)
+    trial.expect(
+        world.peek(LOCK) == "somebody",
+        f"The lock expired during the load and became somebody else's, and {name} released it.",
+    )
     commands = 1
     number = 0
     while number < min(commands, 12):
@@ -156,7 +194,7 @@ def _whenever_the_lock_is_lost(answer: Any, trial: Trial) -> None:
                 world.put(LOCK, "somebody", seconds=20)
 
         count = world.after_cache_command(number, lose)
-        trial.attempt(answer, world.cache, KEY, lambda world=world: world.db.product(1))
+        trial.attempt(answer, world.cache, KEY, lambda world=world: world.db.product(1), *more)
         commands = max(commands, count())
         if not lost:
             continue
@@ -167,7 +205,7 @@ def _whenever_the_lock_is_lost(answer: Any, trial: Trial) -> None:
         )
         trial.expect(
             world.peek(LOCK) == "somebody",
-            "The lock expired and became somebody else's between two commands, and refill released"
+            f"The lock expired and became somebody else's between two commands, and {name} released"
             " it: look at the token and delete in one step.",
         )
 
@@ -228,9 +266,12 @@ def _expect_no_lock(trial: Trial, world: World, when: str) -> None:
 def judge_wait(answer: Any, trial: Trial) -> None:
     """One query, everybody served or told within the budget, and a dead holder is replaced."""
     _wait_alone(answer, trial)
+    _expect_own_tokens(answer, trial, 5)
+    _whenever_the_lock_is_lost(answer, trial, 1)
     _wait_for_one_second(answer, trial)
     _wait_longer_than_the_budget(answer, trial)
     _wait_for_a_dead_holder(answer, trial)
+    _wait_in_vain(answer, trial)
 
 
 def _wait_alone(answer: Any, trial: Trial) -> None:
@@ -322,6 +363,20 @@ def _wait_for_a_dead_holder(answer: Any, trial: Trial) -> None:
         run.queries == 1,
         f"After the lock of a dead process had ended, five readers asked {run.queries} queries;"
         " expected was 1.",
+        trace=run,
+    )
+
+
+def _wait_in_vain(answer: Any, trial: Trial) -> None:
+    def taken(cache: Any, db: Any) -> None:
+        cache.set(LOCK, "somebody", ex=20)
+
+    run = _crowd(answer, trial, readers=2, budget=2, latency=1.0, setup=taken)
+    held = run.world.cache.get(LOCK)
+    trial.expect(
+        held == "somebody",
+        "Somebody else had the lock for 20 s; after readers had given up, with a budget of 2 s, it"
+        f" held {short(held)}.",
         trace=run,
     )
 
@@ -487,6 +542,35 @@ def _swr_ends(trial: Trial, read: Read) -> None:
         trace=run,
     )
 
+    _swr_renewal(trial, read)
+
+
+def _swr_renewal(trial: Trial, read: Read) -> None:
+    """Nobody waits during a renewal, the copy is fresh after it, and it may take up to 30 s."""
+    again = {"renews": (63.0, read), "meanwhile": (63.5, read), "fresh again": (110.0, read)}
+    run = trial.play({"cold": (0.0, read), **again}, latency=1.0)
+    waited = run.answers["meanwhile"][1]
+    trial.expect(
+        waited == 0,
+        f"A reader that came during the renewal waited {waited:g} s; the old copy was to be served"
+        " until the new one is there.",
+        trace=run,
+    )
+    trial.expect(
+        run.queries == 2,
+        "47 s after a renewal had begun the copy was renewed again; after a renewal it is fresh for"
+        " 60 s, and lives 660 s.",
+        trace=run,
+    )
+    patient = {"cold": (0.0, read), "renews": (90.0, read), "next": (110.0, read)}
+    run = trial.play(patient, latency=25.0)
+    trial.expect(
+        run.queries == 2,
+        "A renewal took 25 s, and 20 s after it had begun another began; only one is to be under"
+        " way, and what keeps others from renewing has a TTL of 30 s.",
+        trace=run,
+    )
+
 
 def _steps_to_query(trial: Trial, read: Read) -> int:
     """At which of its operations a reader in the window sends its query."""
@@ -519,10 +603,70 @@ def judge_early(answer: Any, trial: Trial) -> None:
         f"With ttl=1000 the copy lives {'for ever' if left is None else f'{left:g} s'}.",
     )
 
+    with patch.object(random, "random", lambda: 0.0):
+        ended = trial.attempt(answer, world.cache, KEY, lambda: world.db.product(1), 1000, 1.0)
+    trial.expect(
+        ended.error is None,
+        f"random.random() may give 0.0, and then read_early got {say_error(ended.error)}."
+        if ended.error
+        else "",
+        "The logarithm of 0 does not exist, of 1 it does: 1 - random.random().",
+    )
     _expect_renewals(answer, trial, left=50, beta=1, low=0, high=0)
     _expect_renewals(answer, trial, left=2, beta=1, low=29, high=82)  # one load's time: 36.8 %
     _expect_renewals(answer, trial, left=10, beta=1, low=0, high=7)  # five: 0.67 %
     _expect_renewals(answer, trial, left=6, beta=3, low=29, high=82)  # beta counts like time
+    _each_renewal(answer, trial)
+
+
+def _each_renewal(answer: Any, trial: Trial) -> None:
+    """A renewal gives the new value, takes the old one from nobody, and is measured itself."""
+    loads: list[str] = []  # by whom
+
+    def read(name: str, beta: float, seconds: float) -> Read:
+        def load() -> Any:
+            loads.append(name)
+            number = len(loads)
+            time.sleep(seconds)
+            return {"load": number}
+
+        return lambda cache, _: _timed(lambda: answer(cache, KEY, load, 100, beta))
+
+    surely, never = 1_000_000, 0.000_001
+    run = trial.play(
+        {
+            "fills": (0.0, read("fills", 1, 0.4)),
+            "renews": (10.0, read("renews", surely, 5.0)),
+            "meanwhile": (12.0, read("meanwhile", never, 5.0)),
+            "renews again": (20.0, read("renews again", surely, 0.0001)),
+            "after that": (30.0, read("after that", 5_000, 0.0001)),
+        },
+    )
+
+    def expect(condition: Any, said: str) -> None:
+        trial.expect(condition, said, trace=run)
+
+    for name, (got, _) in run.answers.items():
+        if isinstance(got, BaseException):
+            trial.fail(f"The reader {name!r} got {say_error(got)}.", trace=run)
+    expect(
+        "renews" in loads,
+        "The load had taken 0.4 s, beta was 1,000,000, and a read with 90 s to live did not renew"
+        " the copy: is the time kept with its fraction?",
+    )
+    got = run.answers["renews"][0]
+    expect(got == {"load": 2}, f"A read renewed the copy and gave {short(got)}, not the new value.")
+    got, waited = run.answers["meanwhile"]
+    expect(
+        "meanwhile" not in loads and waited == 0 and got == {"load": 1},
+        "While one reader renewed, for 5 s, the copy had 88 s to live and beta was 0.000001;"
+        f" another reader got {short(got)} after {waited:g} s; the copy, at once, was expected.",
+    )
+    expect(
+        "after that" not in loads,
+        "The loads before took 0.4 and 5 s, the last one 0.1 ms, and the next read renewed as if it"
+        " still took so long: measure every load.",
+    )
 
 
 def _expect_renewals(
