@@ -10,8 +10,8 @@ SHELL = /bin/sh
 PYTHON =
 # ARGS="..." goes on to JupyterLab (lab), to the builder (notebooks), to pytest (test-...).
 ARGS =
-# How many processes run the tests.
-WORKERS = 2
+# How many processes run the tests; they wait for servers and clocks half of the time.
+WORKERS = 4
 # The folders whose notebooks test-notebooks-live and -fake run.
 BOOKS = notebooks solutions
 
