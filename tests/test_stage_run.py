@@ -734,3 +734,11 @@ def test_the_calendar_is_virtual_too_and_a_given_moment_stays_what_it_is():
     said = run.answers["reads_the_calendar"]
     assert said["given"] == [1_000_000_000, 1_000_000_000, 1_000_000_000, 2001]
     assert {said[name] for name in ("localtime", "gmtime", "ctime", "strftime")} == {said["now"]}
+
+
+def test_the_world_of_a_run_has_its_trace_when_the_run_is_over():
+    run = stage.run([lambda cache, db: db.update_user(1, bio="Likes tea.")])
+    assert run.world.trace is run
+    assert run.world.trace.writes == 1
+    assert run.world.cache.get("user:v1:1") is None  # looking leaves nothing in it
+    assert len(run.world.trace.events) == len(run.events)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ class World:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.trace: StageTrace = StageTrace(clock=self._clock, exact=True)
+        self.trace = StageTrace(clock=self._clock, exact=True)
         self._labels: dict[Any, Label] = {}
         self._sql_chance = random.Random(0)
         self._wanted: dict[int, int] = {}
@@ -304,12 +305,23 @@ class World:
             self.database.abandon_of(scheduler.tasks)
         return trace
 
+    @property
+    def trace(self) -> StageTrace:
+        """What has happened in this run, also when it is over, for as long as somebody has it."""
+        trace = self._trace if self._trace is not None else self._over()
+        return trace if trace is not None else StageTrace(clock=self._clock, exact=True)
+
+    @trace.setter
+    def trace(self, trace: StageTrace) -> None:
+        self._trace: StageTrace | None = trace
+        self._over = weakref.ref(trace)
+
     def let_go(self) -> None:
         """Hold the trace no longer, which holds the world: it goes with whoever has it."""
         self.trace.freshness._clock = self._clock
-        self.trace = StageTrace(clock=self._clock, exact=True)
+        self._trace = None
         if self.scheduler is not None:
-            self.scheduler.trace = self.trace
+            self.scheduler.trace = StageTrace(clock=self._clock, exact=True)
 
     def _body(self, play: Any) -> Callable[[], Any]:
         wanted = self._wanted.get(id(play))
