@@ -22,7 +22,9 @@ BY_TEST = (
 )
 # But these use what is made once.
 TOGETHER = "test_a_submission_cannot_reach|test_what_a_lab_needs_goes_through"
-# What takes longest comes first, so that no worker is left with it alone at the end.
+# What takes longest comes first, so that no worker is left with it alone at the end; the contract,
+# in its small parts, comes last.
+CONTRACT = "test_exercises_contract.py"
 FIRST = (
     *BY_TEST,
     "test_server.py",
@@ -42,6 +44,17 @@ FIRST = (
     "test_patterns_write_back.py",
     "test_patterns_stampede.py",
     "test_nodes.py",
+    "test_workshop.py",
+    "test_incident.py",
+    "test_stage_hostile.py",
+    "test_exercises.py",
+    "test_edge_processes.py",
+    "test_stage_parity.py",
+    "test_faults.py",
+    "test_security.py",
+    "test_benchmarks.py",
+    "test_fuzz_check.py",
+    "test_fuzz_builder.py",
 )
 
 
@@ -52,7 +65,7 @@ class ByFileTestAndLab(LoadScopeScheduling):
         file = Path(nodeid.partition("::")[0]).name
         if file in BY_TEST and not re.search(TOGETHER, nodeid):
             return nodeid
-        lab = re.search(r"test_exercises_contract\.py::.*\[(\d\d_\w+)\.", nodeid)
+        lab = re.search(rf"{CONTRACT}::.*\[(\d\d_\w+)\.", nodeid)
         return lab[1] if lab else super()._split_scope(nodeid)
 
 
@@ -69,5 +82,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the longest files first, unless a random order is asked for."""
     if config.pluginmanager.hasplugin("randomly"):
         return
-    place = {name: number for number, name in enumerate(FIRST)}
+    place = {name: number for number, name in enumerate(FIRST)} | {CONTRACT: len(FIRST) + 1}
     items.sort(key=lambda item: place.get(item.path.name, len(FIRST)))

@@ -408,7 +408,7 @@ def printed(kernel: Any, code: str) -> str:
     [
         "os._exit(0)",
         "",
-        "os.fork() or time.sleep(3); time.sleep(600)",
+        "os.fork() or time.sleep(3); time.sleep(60)",
         "server.pause(); time.sleep(600)",
         "server.restart(); print(server.pid, flush=True); time.sleep(600)",
     ],
