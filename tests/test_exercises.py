@@ -337,6 +337,13 @@ def test_a_ttl_is_what_the_answer_left_however_long_the_judge_takes(world, scrip
     assert 9.7 < world.ttl("k") <= 10
 
 
+def test_a_ttl_is_exact_however_long_the_machine_takes_to_note_the_write(world):
+    world.trace.watchers.insert(0, lambda event: time.sleep(0.2))
+    world.cache.set("k", "x", ex=300)
+    world.cache.set("short", "x", px=1_500)
+    assert (world.ttl("k"), world.ttl("short")) == (300, 1.5)
+
+
 def test_fast_forward_ends_what_is_due_and_moves_the_clock(world):
     world.cache.set("soon", "1", ex=10)
     world.cache.set("late", "1", ex=1_000)

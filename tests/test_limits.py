@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachelab.limits import PRINTED_CHARS, Left, OutOfTime, limited, run
+from cachelab import limits
+from cachelab.limits import PRINTED_CHARS, Left, OutOfTime, Patience, limited, run, waited
 
 QUICK = 0.2  # seconds given to an answer that never ends
 AT_MOST = 5.0  # seconds in which any of these must be over, on a machine however busy
@@ -455,3 +456,66 @@ def test_a_process_ends_although_an_answer_in_it_never_did():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "out of time"
     assert [line[:2] for line in done.stdout.splitlines()[1:]] == ["('", "('"]
+
+
+# A busy machine ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starved(monkeypatch):
+    """A machine on which other programs have the CPU for nine tenths of the time."""
+    began = time.monotonic()
+    monkeypatch.setattr(limits, "waited", lambda process=None: 0.9 * (time.monotonic() - began))
+
+
+@pytest.mark.usefixtures("starved")
+def test_time_that_other_programs_had_does_not_count():
+    ended = run(lambda: time.sleep(1.5 * QUICK) or "done", seconds=QUICK)
+    assert (ended.how, ended.value) == ("returned", "done")
+    with limited(QUICK):
+        time.sleep(1.5 * QUICK)
+
+
+@pytest.mark.usefixtures("starved")
+def test_patience_with_a_busy_machine_ends():
+    began = time.monotonic()
+    assert run(forever, seconds=QUICK).how == "out of time"
+    assert time.monotonic() - began >= (1 + limits.PATIENCE) * QUICK
+    patience = Patience(0.0)
+    time.sleep(0.01)
+    assert patience.left() <= 0
+
+
+def test_an_idle_answer_is_not_waited_for_longer():
+    began = time.monotonic()
+    assert run(lambda: time.sleep(60), seconds=QUICK).how == "out of time"
+    assert time.monotonic() - began < AT_MOST
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it")
+def test_linux_tells_how_long_a_thread_waited_for_the_cpu():
+    """Two programs on one CPU: each waits for about half of the time."""
+    code = "import os; os.sched_setaffinity(0, {%d}); print(flush=True)\nwhile True: pass"
+    allowed = os.sched_getaffinity(0)
+    cpu = min(allowed)
+    other = subprocess.Popen([sys.executable, "-c", code % cpu], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        before, began = waited(), time.monotonic()
+        os.sched_setaffinity(0, {cpu})
+        while time.monotonic() - began < 1 and waited() - before < 0.1:
+            pass
+        assert waited() - before >= 0.1
+        assert waited(os.getpid()) > 0
+    finally:
+        os.sched_setaffinity(0, allowed)
+        other.kill()
+        other.communicate()
+
+
+def test_without_a_word_from_the_system_there_is_no_patience(monkeypatch):
+    def refuses(*args, **options):
+        raise OSError("no /proc here")
+
+    monkeypatch.setattr("builtins.open", refuses)
+    assert waited() == 0

@@ -36,6 +36,7 @@ if sys.platform != "win32":
 
 SECONDS = 2.0  # for one call of an answer
 CHECK_SECONDS = 10.0  # for one whole check
+PATIENCE = 2.0  # so many times as long again, if other programs had the CPU meanwhile
 MEMORY_BYTES = 1 << 30  # on top of what the process holds (Linux)
 PRINTED_LINES, PRINTED_CHARS = 10, 1_000
 
@@ -222,6 +223,41 @@ class limited:  # in lower case, since it reads as a statement
 
 # Time ----------------------------------------------------------------------------------------
 
+real_monotonic = time.monotonic  # on the stage, `time.monotonic` is the stage's
+
+
+def waited(process: int | None = None) -> float:
+    """Seconds for which this thread could have run while other programs had the CPU.
+
+    `process`: for the main thread of that one. Linux tells it; elsewhere, and when it does not, 0.
+    """
+    of = "thread-self" if process is None else process
+    try:
+        with open(f"/proc/{of}/schedstat", encoding="ascii") as told:
+            return int(told.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+class Patience:
+    """So many seconds, of which those do not count that a busy machine kept for others.
+
+    An answer is not wrong because forty others are judged at the same time. No more than PATIENCE
+    times the seconds come on top: a check ends.
+    """
+
+    def __init__(self, seconds: float, process: int | None = None) -> None:
+        self.seconds, self.process = seconds, process
+        self._began, self._waited = real_monotonic(), waited(process)
+
+    def left(self) -> float:
+        """Seconds that are left; 0 or less when the time is up. Asked by the thread that began."""
+        passed = real_monotonic() - self._began
+        if passed < self.seconds:
+            return self.seconds - passed
+        others = min(waited(self.process) - self._waited, PATIENCE * self.seconds)
+        return self.seconds + others - passed
+
 
 class _Alarm:
     """Raises OutOfTime in the thread that armed it, again and again until it is disarmed.
@@ -243,6 +279,7 @@ class _Alarm:
         self._asked = 0
         self._home: greenlet.greenlet | None = None
         self._watch: threading.Event | None = None
+        self._patience: Patience | None = None
 
     def __enter__(self) -> _Alarm:
         self.began = time.monotonic()
@@ -269,6 +306,7 @@ class _Alarm:
         """Start the time. `home` is where to go on when the code does not end; None: nowhere."""
         self._home, self._armed = home, True
         if self.by_signal:
+            self._patience = Patience(self.seconds)
             signal.setitimer(signal.ITIMER_REAL, self.seconds)
         else:
             self._watch = threading.Event()
@@ -289,6 +327,11 @@ class _Alarm:
             return
         if frame is None or frame.f_code.co_filename == __file__:
             signal.setitimer(signal.ITIMER_REAL, 0.0002)  # look again when the code is at work
+            return
+        rung = self.has_raised or self.interrupted
+        left = self._patience.left() if self._patience and not rung else 0.0
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
             return
         if self.where is None:
             self.where = place_at(frame)

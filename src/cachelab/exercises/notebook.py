@@ -23,7 +23,7 @@ from cachelab.exercises import catalogue, labs
 from cachelab.exercises.exercise import Exercise
 from cachelab.guard import Guard, GuardError
 from cachelab.lab import _kept_shop
-from cachelab.limits import CHECK_SECONDS
+from cachelab.limits import CHECK_SECONDS, Patience
 from cachelab.origin import copy_of_shop
 from cachelab.verdict import MIME, OUTCOMES, Verdict
 
@@ -372,10 +372,10 @@ class _Run:
     def _execute(self, code: str, seconds: float) -> _CellRun:
         """Run code and wait for its end; what it prints is dropped."""
         sent = self._client.execute(code, allow_stdin=False, stop_on_error=False)
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds, process=self._pid)
         done = _CellRun("idle")
         while True:
-            if time.monotonic() > deadline:
+            if patience.left() <= 0:
                 done.ended = "late"
                 return done
             try:

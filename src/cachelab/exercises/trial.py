@@ -11,7 +11,6 @@ import os
 import re
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -29,6 +28,7 @@ from cachelab.limits import (
     SECONDS,
     Ended,
     OutOfTime,
+    Patience,
     limited,
     place_in,
     run,
@@ -70,7 +70,7 @@ class Trial:
         self.worlds: list[World] = []
         self.printed: list[str] = []
         self.schedules = 1  # orders that were run, the plain calls being one
-        self._until = time.monotonic() + CHECK_SECONDS - RESERVE
+        self._patience = Patience(_all_seconds())
 
     def world(
         self, size: Size = SMALL, *, latency: float = 0.0, capacity: int | None = None
@@ -110,7 +110,7 @@ class Trial:
         As `call`, for a judge that may want to see an exception.
         """
         seconds = SECONDS if seconds is None else seconds
-        given = min(seconds, self._until - time.monotonic())
+        given = min(seconds, self._patience.left())
         if given > 0.05:
             ended = run(answer, *args, seconds=given, **options)
             if ended.printed:
@@ -163,7 +163,7 @@ class Trial:
 
     def _staged(self, act: Callable[..., Any], *args: Any, seconds: float, **options: Any) -> Any:
         """Call the stage under limits of our own; what gets stuck there ends the judging."""
-        given = min(seconds, self._until - time.monotonic())
+        given = min(seconds, self._patience.left())
         if given <= 0.05:
             self.fail(f"All calls of {self._name} together took longer than {_all_seconds():g} s.")
         ended = run(act, *args, seconds=given + 1, wall_limit=given, **options)

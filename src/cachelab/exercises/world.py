@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -153,25 +151,22 @@ class World:
     def ttl(self, key: str) -> float | None:
         """Seconds that the key has left; None without a TTL, or without the key.
 
-        fakeredis counts in real time. What has passed of that since the answer wrote the key is
-        the machine's business, and is not taken off; nor is up to a tenth of a second below a whole
-        one, which a busy machine takes between the write and our note of it.
+        fakeredis counts in real time. What has passed of that since the answer wrote the key, by
+        fakeredis's own clock, is the machine's business, and is not taken off.
         """
-        now = time.monotonic()  # before it is asked for: a pause in between adds nothing
         with self._reachable() as cache:
             left = int(cache.pttl(key))
         if left < 0:
             return None
         written = max(self._written.get(key, 0.0), self._written.get(SCRIPTED, 0.0))
-        passed = now - written if written else 0.0
-        seconds = round(left / 1000 + passed, 2)
-        return math.ceil(seconds) if math.ceil(seconds) - seconds < 0.1 else seconds
+        passed = self._moment() - written if written else 0.0
+        return round(left / 1000 + passed, 2)
 
     def put(self, key: str, text: str, seconds: float | None = None) -> None:
         """Store a text, with a TTL or without."""
         with self._reachable() as cache:
             cache.set(key, text, px=None if seconds is None else round(seconds * 1000))
-        self._written[key] = time.monotonic()
+        self._written[key] = self._moment()
         self.trace.freshness.deleted(key)  # what it is made of, nobody knows
 
     def close(self) -> None:
@@ -187,7 +182,11 @@ class World:
             return
         # Which keys a script has written, only the script knows.
         names = [SCRIPTED] if event.what in SCRIPTS else event.on.split(", ")
-        self._written |= dict.fromkeys(names, time.monotonic())
+        self._written |= dict.fromkeys(names, self._moment())
+
+    def _moment(self) -> float:
+        """The time at which fakeredis took its last command: what it counts TTLs from."""
+        return float(self._fake.dbs[0].time)
 
     @property
     def _fake(self) -> Any:

@@ -6,13 +6,13 @@ import contextlib
 import contextvars
 import heapq
 import random
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from cachelab.limits import real_monotonic
 from cachelab.trace import Trace, _silent, say_seconds
 
 SECOND = 1_000_000_000  # the clock counts nanoseconds: sums of times are exact
@@ -23,7 +23,6 @@ MONOTONIC = 1024.0  # what time.monotonic() says then; a power of two keeps diff
 Touch = tuple[str, str | None, bool]
 Label = tuple[Touch, ...]
 
-_real_monotonic = time.monotonic
 _graveyard: list[greenlet] = []  # actors that refuse to end are kept, not collected
 
 
@@ -115,7 +114,7 @@ class Scheduler:
         self.limit = round(limit * SECOND)
         self.most_steps = most_steps
         self.wall_limit = wall_limit
-        self.wall_end = _real_monotonic() + wall_limit
+        self.wall_end = real_monotonic() + wall_limit
         self.overtime = False
         self.random = random.Random(f"order {seed}") if seed else None
         self.picker: Callable[[list[Task]], Task | None] | None = None
@@ -389,7 +388,7 @@ class Scheduler:
 
     def _go(self, task: Task) -> None:
         self.beats += 1
-        if not self.beats & 255 and _real_monotonic() > self.wall_end:
+        if not self.beats & 255 and real_monotonic() > self.wall_end:
             self.overtime = True
         if self.overtime:
             raise self._too_long(task)

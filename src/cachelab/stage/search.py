@@ -13,11 +13,11 @@ from __future__ import annotations
 import gc
 import itertools
 import random
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from cachelab.limits import real_monotonic
 from cachelab.origin import SMALL, Size
 from cachelab.stage.faults import Fault
 from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
@@ -32,7 +32,6 @@ from cachelab.stage.world import (
 )
 from cachelab.verdict import Outcome, Verdict
 
-real_monotonic = time.monotonic  # not the stage's
 Invariant = Callable[[World], Any]
 _MOST_COUNTED = 40_000  # states of the count of orders; beyond it "many"
 _AFTER_FAILURE = 2_000  # more orders are run in search of a smaller counter-example
