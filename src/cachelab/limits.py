@@ -223,7 +223,7 @@ class limited:  # in lower case, since it reads as a statement
 
 # Time ----------------------------------------------------------------------------------------
 
-real_monotonic = time.monotonic  # on the stage, `time.monotonic` is the stage's
+_real_monotonic = time.monotonic  # on the stage, `time.monotonic` is the stage's
 
 
 def waited(process: int | None = None) -> float:
@@ -248,11 +248,11 @@ class Patience:
 
     def __init__(self, seconds: float, process: int | None = None) -> None:
         self.seconds, self.process = seconds, process
-        self._began, self._waited = real_monotonic(), waited(process)
+        self._began, self._waited = _real_monotonic(), waited(process)
 
     def left(self) -> float:
         """Seconds that are left; 0 or less when the time is up. Asked by the thread that began."""
-        passed = real_monotonic() - self._began
+        passed = _real_monotonic() - self._began
         if passed < self.seconds:
             return self.seconds - passed
         others = min(waited(self.process) - self._waited, PATIENCE * self.seconds)

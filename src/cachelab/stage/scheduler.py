@@ -6,13 +6,13 @@ import contextlib
 import contextvars
 import heapq
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from cachelab.limits import real_monotonic
 from cachelab.trace import Trace, _silent, say_seconds
 
 SECOND = 1_000_000_000  # the clock counts nanoseconds: sums of times are exact
@@ -23,6 +23,7 @@ MONOTONIC = 1024.0  # what time.monotonic() says then; a power of two keeps diff
 Touch = tuple[str, str | None, bool]
 Label = tuple[Touch, ...]
 
+real_monotonic = time.monotonic
 _graveyard: list[greenlet] = []  # actors that refuse to end are kept, not collected
 
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cachelab.limits import real_monotonic
 from cachelab.origin import SMALL, Size
 from cachelab.stage.faults import Fault
-from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
+from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task, real_monotonic
 from cachelab.stage.world import (
     Actor,
     Actors,
