@@ -6,6 +6,9 @@ SHELL = /bin/sh
 .PHONY: help ready lab test test-units test-notebooks-live test-notebooks-fake notebooks check \
         bench site lint format lock clean
 
+# Hundreds of processes are started here; without bytecode kept, each compiles the library anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # PYTHON="/path/to/python3.12" chooses the Python of .venv; unset, the first that serves is taken.
 PYTHON =
 # ARGS="..." goes on to JupyterLab (lab), to the builder (notebooks), to pytest (test-...).
