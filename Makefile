@@ -3,8 +3,8 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help ready lab test test-units test-notebooks-live test-notebooks-fake notebooks check \
-        bench site lint format lock clean
+.PHONY: help ready lab test test-more test-units test-slow test-notebooks-live \
+        test-notebooks-fake notebooks check bench site lint format lock clean
 
 # Hundreds of processes are started here; without bytecode kept, each compiles the library anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,6 +29,8 @@ PRIVATE = JUPYTER_CONFIG_DIR="$$PWD/.cachelab/jupyter/config" \
           JUPYTER_RUNTIME_DIR="$$PWD/.cachelab/jupyter/runtime" \
           IPYTHONDIR="$$PWD/.cachelab/ipython" MPLCONFIGDIR="$$PWD/.cachelab/matplotlib" \
           CACHELAB_HOME="$${CACHELAB_HOME:-$$PWD/.cachelab/home}"
+UNITS = $(PRIVATE) $(RUN) -m pytest -q -p no:randomly -p no:nbval -p no:valkey -n $(WORKERS) \
+        --max-worker-restart 0 --dist loadscope
 NBVAL = $(RUN) -m pytest -q -p tools.nbval_live -p no:randomly -p no:valkey -n $(WORKERS) --dist loadscope \
         --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 60
 
@@ -41,17 +43,28 @@ lab: ready ## open JupyterLab at the first notebook (ARGS="--no-browser --port 8
 	@echo "Cachelab: starting JupyterLab; Ctrl-C ends it."
 	@exec $(RUN) -m cachelab lab $(ARGS)
 
-test: ready ## run every test: units, contracts, check, all notebooks live and on fakeredis
-	@failed=; \
-	for part in test-units check test-notebooks-live test-notebooks-fake; do \
+test: PARTS = test-units check test-notebooks-live
+test: ready ## units, contracts, check, all notebooks on the real server: five minutes
+	@$(EACH_PART)
+
+test-more: PARTS = test-slow test-notebooks-fake
+test-more: ready ## the rest: what takes seconds each, all notebooks on fakeredis
+	@$(EACH_PART)
+
+EACH_PART = failed=; \
+	for part in $(PARTS); do \
 	    echo "== $$part"; \
 	    $(MAKE) --no-print-directory SKIP_SETUP=1 $$part || failed="$$failed $$part"; \
 	done; \
-	if [ -n "$$failed" ]; then echo "make test: failed:$$failed" >&2; exit 1; fi; \
-	echo "make test: all parts passed"
+	if [ -n "$$failed" ]; then echo "make $@: failed:$$failed" >&2; exit 1; fi; \
+	echo "make $@: all parts passed"
 
+# What ARGS names is run whether slow or not.
 test-units: ready
-	@$(PRIVATE) $(RUN) -m pytest -q -p no:randomly -p no:nbval -p no:valkey -n $(WORKERS) --max-worker-restart 0 --dist loadscope $(ARGS)
+	@$(UNITS) $(or $(ARGS),-m "not slow")
+
+test-slow: ready
+	@$(UNITS) -m slow $(ARGS)
 
 test-notebooks-live: ready
 	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) $(BOOKS)

@@ -288,6 +288,7 @@ def test_what_is_no_name_is_refused_in_one_sentence(home: Path, name: Any) -> No
 # None lost, none twice -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_hundred_learners_post_twenty_verdicts_each_while_their_connections_are_cut(
     url: str,
 ) -> None:

@@ -21,7 +21,7 @@ from tools.setup_venv import why_pip_failed
 PROJECT = Path(__file__).resolve().parents[1]
 
 # Each environment is a real one, which takes long on a busy machine.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 # Builds an editable install without any package: what hatchling does, in small.
 BACKEND = '''

@@ -19,6 +19,8 @@ from tools import warm_kernel
 from tools.build import build, check
 from tools.notebook import dumps, loads
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[1]
 SANITIZE = PROJECT / "tests" / "nbval_sanitize.cfg"
 STRICT = [

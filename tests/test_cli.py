@@ -81,6 +81,7 @@ def test_a_solution_passes(capsys):
 
 
 @pytest.mark.usefixtures("_throw_away_exercises")
+@pytest.mark.slow
 def test_a_lab_that_does_its_worst_is_judged_all_the_same(tmp_path, capsys, monkeypatch):
     """Its cells flood, hang and die, its answers hang in C, leave, and do not exist."""
     path = notebook(

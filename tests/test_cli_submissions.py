@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LAB = "00_start_here"
 SCHEMA = json.loads((Path(cachelab.__file__).parent / "schemas" / "check.json").read_text())
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals, no forks, no limits")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="no signals, no forks, no limits"),
+]
 
 
 # The fence, one attack after the other --------------------------------------------------------

@@ -45,6 +45,7 @@ def both(shop: edge.Edge) -> list[edge.Site]:
 # How many reach the origin ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ten_thousand_requests_cost_the_origin_one_call(shop: edge.Edge) -> None:
     shop.origin.page("/mug", {"name": "Mug"}, headers={"Cache-Control": LONG})
     burst = shop.guarded.repeat("/mug")

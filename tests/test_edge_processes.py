@@ -22,7 +22,10 @@ from processes import is_alive, within
 from cachelab import edge
 from cachelab.edge import EdgeError, nginx
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no edge on Windows")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="no edge on Windows"),
+]
 
 SOURCES = str(Path(edge.__file__).parents[2])
 GONE_SECONDS = 2.0

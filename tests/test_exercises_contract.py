@@ -355,6 +355,7 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
 
 
 @every
+@pytest.mark.slow
 def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):
     with monkeypatch.context() as hurried:
         hurried.setattr("cachelab.exercises.trial.SECONDS", HURRY)

@@ -84,6 +84,7 @@ def loops_for_ever(cache: Any, db: Any) -> None:
 
 @pytest.mark.parametrize("judge_it", [both_count, in_one_run])
 @pytest.mark.parametrize("answer", [waits_for_ever, loops_for_ever])
+@pytest.mark.slow
 def test_an_answer_without_an_end_on_the_stage_is_one_sentence(
     judge_it: Callable[[Any, Trial], Any], answer: Callable[..., Any]
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tools import flake
 
+pytestmark = pytest.mark.slow
+
 ORDER = """
 import random
 seen = []

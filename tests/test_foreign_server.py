@@ -15,6 +15,8 @@ from cachelab import server as servers
 from cachelab.lab import Lab
 from cachelab.patterns import cache_aside
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = 10_000
 

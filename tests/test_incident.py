@@ -106,6 +106,7 @@ def test_the_chapters_night_is_the_one_that_the_lab_knows():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.slow
 def test_a_shipped_night_is_bad_as_it_is_and_good_without_its_faults(name):
     assert not played(name).good
     assert played(name, ()).good
@@ -131,6 +132,7 @@ ALONE = {
 
 
 @pytest.mark.parametrize("fault", ALONE)
+@pytest.mark.slow
 def test_each_fault_alone_is_felt(fault):
     focus, what = ALONE[fault]
     sound = incident.play(focus, faults=()).score

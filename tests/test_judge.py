@@ -16,6 +16,8 @@ import yaml
 
 from tools import judge
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "00_start_here.ipynb"
 STEPS = {

@@ -189,6 +189,7 @@ def test_its_kernels_end_with_it(clone: Path) -> None:
         (["--IdentityProvider.token="], {"CACHELAB_CONTAINER": "1"}, "without a token"),
     ],
 )
+@pytest.mark.slow
 def test_what_would_let_strangers_in_is_refused_with_one_sentence(
     clone: Path, arguments: list[str], environment: dict[str, str], expected: str
 ) -> None:

@@ -721,6 +721,7 @@ def error_of(call: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize("call", CALLS)
+@pytest.mark.slow
 def test_a_prefixed_client_answers_as_one_on_a_server_of_our_own(
     call: str, wheel: server.OurServer, foreign: server.ForeignServer
 ) -> None:

@@ -12,6 +12,8 @@ from cachelab import comparison
 from cachelab.comparison import BEHAVIOURS, RIGS, Table
 from cachelab.errors import OneSentence
 
+pytestmark = pytest.mark.slow
+
 # y: yes, n: no, -: the question does not arise (no Redis under it). Columns as in RIGS.
 EXPECTED = {
     "one_process": "yyyyyyyn",

@@ -16,6 +16,8 @@ from cachelab.stage.scheduler import Task
 from cachelab.stage.world import CROWD, World
 from cachelab.trace import Event
 
+pytestmark = pytest.mark.slow
+
 
 def asks_the_database(cache: Any, db: Any) -> Any:
     return cache_aside.read(cache, "user:1", lambda: db.user(1), 300)

@@ -25,7 +25,7 @@ CHAPTER = ROOT / "notebooks" / "16_beyond_one_node.ipynb"
 RUNS = int(os.environ.get("CACHELAB_CLUSTER_RUNS", "1"))
 MOST_MB = 200
 
-pytestmark = live
+pytestmark = [live, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -86,6 +86,7 @@ def test_jitter_that_is_added_breaks_the_promise() -> None:
     assert jitter_model.ttl_range(3600, 540, "subtractive").longest == 3600
 
 
+@pytest.mark.slow
 def test_jitter_does_nothing_for_one_hot_key() -> None:
     def jittered(cache: Any, db: Any) -> Any:
         return cache_aside.read(cache, KEY, lambda: db.product(1), jitter.ttl(300))
@@ -101,6 +102,7 @@ def test_jitter_does_nothing_for_one_hot_key() -> None:
 @pytest.mark.parametrize(
     ("query", "calls"), [(0.05, 1), (0.09, 1), (0.11, 40), (0.2, 400), (0.25, 600), (1.0, 800)]
 )
+@pytest.mark.slow
 def test_the_articles_lock_protects_only_a_query_faster_than_its_nap(
     query: float, calls: int
 ) -> None:
@@ -327,6 +329,7 @@ def test_in_the_window_everybody_is_served_at_once_and_one_renews() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 700])
+@pytest.mark.slow
 def test_a_cold_key_or_one_past_its_window_is_not_protected_by_swr(start: int) -> None:
     setup = swr if start else None
     run = stage.run([(start, swr)] * 800, latency=0.25, setup=setup)
@@ -378,6 +381,7 @@ def hot(alone: bool, beta: float = 1.0) -> tuple[int, int, int]:
     return run.misses, run.queries, rounds
 
 
+@pytest.mark.slow
 def test_a_hot_key_that_is_renewed_early_never_misses_but_e_readers_renew_it_not_one() -> None:
     misses, queries, rounds = hot(alone=False)
     assert misses == 0
@@ -386,12 +390,14 @@ def test_a_hot_key_that_is_renewed_early_never_misses_but_e_readers_renew_it_not
     assert queries / rounds > 1.5
 
 
+@pytest.mark.slow
 def test_a_flag_around_the_early_refresh_makes_it_exactly_one() -> None:
     misses, queries, rounds = hot(alone=True)
     assert misses == 0
     assert queries == rounds > 20
 
 
+@pytest.mark.slow
 def test_a_key_that_is_seldom_read_or_cold_is_not_protected_by_early_refresh() -> None:
     seldom = [(at, early(True)) for at in traffic.poisson(0.1, 400, seed=3)]
     run = stage.run(seldom, latency=0.1)

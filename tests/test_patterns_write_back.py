@@ -208,6 +208,7 @@ def test_a_flusher_that_dies_at_any_step_loses_no_view_and_counts_none_twice(
 # The hash -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_flushers_at_once_count_each_view_once_also_when_one_dies() -> None:
     for visitors, crashes in ((("a", "b"), 0), (("a",), 1)):
         actors: dict[str, Any] = {name: visitor(HASH) for name in visitors}
@@ -234,6 +235,7 @@ def test_a_flusher_that_was_overtaken_does_not_delete_the_next_batch() -> None:
     assert verdict.exhaustive
 
 
+@pytest.mark.slow
 def test_a_read_misses_no_acknowledged_view_and_counts_none_twice_in_every_order() -> None:
     def one_waits(cache: Any, db: Any) -> None:
         table(cache, db)
@@ -288,6 +290,7 @@ def test_the_buffer_has_no_ttl(w: World) -> None:
 # The stream -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_flushers_of_a_stream_with_two_names_count_each_view_once() -> None:
     def named(name: str) -> Callable[..., Any]:
         return lambda cache, db: write_back_stream.flush(cache, db.engine, name, most=1)

@@ -103,6 +103,7 @@ def test_800_cold_readers_ask_the_origin_once_on_the_stage(processes: int, query
 
 
 @pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.slow
 def test_800_cold_readers_ask_the_origin_once_on_a_server(shop: Lab, processes: int) -> None:
     if processes > 1 and not shop.server.is_live:
         pytest.skip("fakeredis lives in one process")

@@ -279,6 +279,7 @@ def test_the_time_a_command_waits_is_read_off_it(command: str, seconds: float | 
 
 
 @posix
+@pytest.mark.slow
 def test_a_thousand_readers_at_once_see_no_error(ours: servers.OurServer) -> None:
     client = ours.client()
     client.set("a", "x" * 100)
@@ -356,6 +357,7 @@ def bury(process: subprocess.Popen[str]) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_fifty_kernels_killed_in_a_row_leave_nothing_behind() -> None:
     binary("wheel")
     for _ in range(10):
@@ -413,6 +415,7 @@ def printed(kernel: Any, code: str) -> str:
         "server.restart(); print(server.pid, flush=True); time.sleep(600)",
     ],
 )
+@pytest.mark.slow
 def test_however_its_process_ends_the_server_is_gone(end: str, which: str) -> None:
     binary(which)
     process = stand_in(which, end)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = str(ROOT / "src")
 CHAPTERS = {"05"} if not os.environ.get("CACHELAB_MORE_CHAPTERS") else {"00", "03", "07", "09"}
 
-pytestmark = live
+pytestmark = [live, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -131,16 +131,16 @@ def test_ci_covers_the_wheel_and_the_server_on_path_and_adds_up(ci: Path) -> Non
     make.write_text(make.read_text() + 'echo "7 passed, 1 skipped in 0.10s"\n')
     run = run_ci(ci)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "make wheel test\n" in run.stdout
+    assert run.stdout.index("make wheel test\n") < run.stdout.index("make wheel test-more\n")
     assert "make path test-notebooks-live BOOKS=" in run.stdout
     assert "python path tests/postgres.py make test-notebooks-live" in run.stdout
     assert run.stdout.index("make wheel test") < run.stdout.index("apt-get")
     for edge in ("wheel", "path"):
         assert f"python {edge} tests/http_cache/run.py\n" in run.stdout
-    assert run.stdout.splitlines()[-1] == "28 passed, 0 failed"
+    assert run.stdout.splitlines()[-1] == "35 passed, 0 failed"
 
 
-@pytest.mark.parametrize("failing", ["test", "lint", "test-notebooks-live", "site"])
+@pytest.mark.parametrize("failing", ["test", "test-more", "lint", "test-notebooks-live", "site"])
 def test_ci_is_red_when_any_part_is(ci: Path, failing: str) -> None:
     make = ci / "bin/make"
     make.write_text(make.read_text() + f'[ "$1" != {failing} ]\n')
@@ -273,13 +273,31 @@ def test_make_test_runs_every_part_and_names_the_ones_that_failed(machine: Machi
     run = machine.make("test")
     assert run.returncode != 0
     assert "make test: failed: check test-notebooks-live\n" in run.stderr
-    for part in (
-        ": -m pytest -q",
-        ": -m tools.build --check",
-        "live: -m pytest",
-        "fake: -m pytest",
-    ):
+    for part in (": -m pytest -q", ": -m tools.build --check", "live: -m pytest"):
         assert part in run.stdout
+    run = machine.make("test-more", "BOOKS=tools.build")
+    assert run.returncode != 0
+    assert "make test-more: failed: test-notebooks-fake\n" in run.stderr
+    assert ": -m pytest -q" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "chosen"),
+    [
+        ("test-units", [], "-m not slow"),
+        ("test-slow", [], "-m slow"),
+        ("test-units", ["ARGS=tests/test_cli.py"], "tests/test_cli.py"),
+    ],
+)
+def test_together_make_test_and_test_more_run_every_unit_once(
+    machine: Machine, target: str, options: list[str], chosen: str
+) -> None:
+    machine.python("python3", WORKS)
+    (machine.root / ".venv/bin").mkdir(parents=True)
+    python = machine.root / ".venv/bin/python"
+    python.write_text('#!/bin/sh\necho "$*"\n')
+    python.chmod(0o755)
+    assert machine.make(target, *options).stdout.endswith(f"--dist loadscope {chosen}\n")
 
 
 # git

@@ -481,6 +481,7 @@ def outcomes(programs, **how):
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from([0, 0, 1]))
+@pytest.mark.slow
 def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, crashes):
     full, all_of_them = outcomes(programs, prune=False, crashes=crashes, allow_errors=True)
     if not all_of_them.exhaustive:

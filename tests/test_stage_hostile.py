@@ -149,6 +149,7 @@ def writes_twice(cache, db):
         (writes_twice, "bad waits for the database's writer, held by bad"),
     ],
 )
+@pytest.mark.slow
 def test_an_actor_without_an_end_is_a_verdict_that_names_it(bad, said):
     began = time.monotonic()
     with pytest.raises(stage.Stuck, match=said) as stuck:
@@ -220,6 +221,7 @@ def not_implemented(cache, db):
         (not_implemented, NotImplementedError),
     ],
 )
+@pytest.mark.slow
 def test_what_one_actor_raises_is_its_answer_and_the_others_go_on(bad, kind):
     trace = stage.run(crowd(bad))
     assert isinstance(trace.answers["bad"], kind)

@@ -11,6 +11,8 @@ import pytest
 
 from cachelab import stage
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, random, threading, time, uuid
 from concurrent.futures import ThreadPoolExecutor

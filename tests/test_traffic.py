@@ -81,6 +81,7 @@ def live(lab: Lab) -> Lab:
 
 
 @pytest.mark.parametrize(("reader", "queries"), [(naive, 800), (guarded, 1)])
+@pytest.mark.slow
 def test_800_readers_at_once_get_an_answer_each_and_ask_as_the_stage_says(lab, reader, queries):
     run = burst(lab, reader, 800)
     assert run.errors == []
@@ -138,6 +139,7 @@ def test_after_a_burst_the_database_is_open_to_all(lab):
 
 
 @pytest.mark.parametrize(("reader", "queries"), [(naive, 800), (guarded, 1)])
+@pytest.mark.slow
 def test_in_four_processes_800_readers_ask_as_often_as_in_one(live, reader, queries):
     before = live.db.queries
     run = burst(live, reader, 800, processes=4)
@@ -159,6 +161,7 @@ def test_the_processes_are_real_and_gone_afterwards(live):
 
 
 @pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.slow
 def test_the_slots_of_the_database_are_shared_by_all_processes(live, slots):
     live.db.latency, live.db.capacity = 0.05, slots
     run = burst(live, naive, 30, processes=3)

@@ -33,6 +33,8 @@ from cachelab import cli, edge
 from cachelab import server as servers
 from cachelab.edge import nginx
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 VERSION = CONFIG["project"]["version"]

@@ -71,6 +71,7 @@ def test_there_are_eight_explorers() -> None:
     assert len(ALL) == 8
 
 
+@pytest.mark.slow
 def test_no_corner_of_the_sliders_crashes_goes_blank_or_reads_like_a_bug(
     explorer: Explorer,
 ) -> None:
@@ -93,6 +94,7 @@ def test_no_corner_of_the_sliders_crashes_goes_blank_or_reads_like_a_bug(
     assert seen >= 4
 
 
+@pytest.mark.slow
 def test_moving_any_one_setting_redraws_and_reads_again(explorer: Explorer) -> None:
     for setting in explorer.settings.values():
         if setting.disabled:
@@ -105,6 +107,7 @@ def test_moving_any_one_setting_redraws_and_reads_again(explorer: Explorer) -> N
         assert (explorer.picture.value, explorer.said) == (picture, said), setting.description
 
 
+@pytest.mark.slow
 def test_the_figure_is_made_once(explorer: Explorer) -> None:
     figure = explorer._canvas.figure
     artists = [len(axes.get_children()) for axes in figure.axes]
@@ -131,6 +134,7 @@ def test_lines_are_told_apart_without_colour(explorer: Explorer) -> None:
         assert len(set(looks)) == len(looks), [line.get_label() for line in named]
 
 
+@pytest.mark.slow
 def test_a_still_stands_without_a_kernel_with_its_reading_and_its_question(
     any_explorer: Any,
 ) -> None:
@@ -149,6 +153,7 @@ def test_a_still_stands_without_a_kernel_with_its_reading_and_its_question(
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.slow
 def test_the_same_explorer_made_twice_gives_the_same_still(name: str) -> None:
     first, second = (ALL[name]()._repr_mimebundle_() for _ in range(2))
     assert {**first, VIEW: None} == {**second, VIEW: None}
@@ -337,6 +342,7 @@ def test_a_built_notebook_holds_stills_and_no_models(built: Path) -> None:
     assert "41 of 800 reach the database" in text
 
 
+@pytest.mark.slow
 def test_a_built_notebook_passes_strict_nbval(built: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(built, tmp_path / "project"))
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}

@@ -93,6 +93,7 @@ def test_a_guide_can_be_read_in_the_three_minutes_before_the_lab(stem):
 
 
 @pytest.mark.parametrize("stem", GUIDES)
+@pytest.mark.slow
 def test_a_quoted_verdict_is_the_sentence_that_the_check_gives(stem):
     try:
         nginx.candidates()

@@ -32,6 +32,7 @@ from cachelab.patterns import write_back, write_back_stream
 from cachelab.server import OurServer, ServerUnfit
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="there is no server for Windows"),
     pytest.mark.timeout(120),
 ]
