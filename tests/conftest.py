@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from pathlib import Path
@@ -84,3 +85,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     place = {name: number for number, name in enumerate(FIRST)} | {CONTRACT: len(FIRST) + 1}
     items.sort(key=lambda item: place.get(item.path.name, len(FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector thousands of tests: the stage has it look at everything."""
+    gc.collect()
+    gc.freeze()
