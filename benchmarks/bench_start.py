@@ -14,7 +14,7 @@ from benchmarks.table import Row, Target
 
 ROOT = Path(__file__).resolve().parents[1]
 TITLE = "Importing Cachelab and starting a Lab"
-BUDGET = 25.0
+BUDGET = 50.0
 IMPORT = Target(1.3)
 START = Target(0.5, "ours")  # s
 
@@ -120,7 +120,7 @@ def in_turn(rounds: int, ours: list[str], theirs: list[str], home: str) -> tuple
 
 def rows(tiny: bool = False) -> Iterator[Row]:
     """Imports beside what they bring of others; `start()` beside its parts."""
-    rounds = 1 if tiny else 7
+    rounds = 1 if tiny else 5
     with tempfile.TemporaryDirectory(prefix="cachelab-bench-") as home:
         for what, line in IMPORTS.items():
             brought = asked(BROUGHT.format(what=line))

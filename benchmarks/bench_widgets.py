@@ -33,8 +33,8 @@ import nbformat
 from benchmarks.table import Row, Target
 
 TITLE = "Sliders: from key press to painted picture, in Chromium"
-BUDGET = 90.0
-MOVES = 100
+BUDGET = 100.0
+MOVES = 60
 TURN = 10  # moves of one slider before the next one has its turn
 BURST = 30  # moves without waiting
 MOST_TO_FLOOR = 1.3
@@ -223,7 +223,8 @@ def rows(tiny: bool = False) -> Iterator[Row]:
         for turn in range(-1, turns):  # the first turn is not counted
             keys = ["ArrowRight" if turn % 2 else "ArrowLeft"] * TURN
             for name, output in found.items():
-                moves = move(page, output, name, keys)
+                # `interact` takes half a second for a picture: fewer are enough.
+                moves = move(page, output, name, keys[: TURN // 2] if name == "interact" else keys)
                 if turn >= 0:
                     took[name] += [(painted - pressed) / 1e3 for pressed, painted, _ in moves]
         behind = {}
