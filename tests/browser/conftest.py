@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / ".ci" / "artefacts" / "screenshots"  # kept by CI
@@ -81,6 +83,27 @@ def _wait_until_it_answers(jupyter: Jupyter, server: subprocess.Popen[bytes]) ->
         except OSError:
             time.sleep(0.2)
     pytest.fail(f"JupyterLab did not answer:\n{(jupyter.folder / 'log').read_text()}")
+
+
+def wait_for_the_kernel(page: Page) -> None:
+    """Until the kernel of the open notebook has nothing to do."""
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
+
+
+def run_all(page: Page) -> None:
+    """Run > Run All Cells; again if JupyterLab, still starting, lets the click pass unheard.
+
+    What tells is a cell that waits for its turn, `[*]`: a kernel is busy for other reasons too.
+    """
+    waits = """() => [...document.querySelectorAll(".jp-NotebookPanel .jp-InputPrompt")].some(
+        prompt => prompt.textContent.includes("*"))"""
+    for _ in range(6):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with contextlib.suppress(PlaywrightTimeout):
+            page.wait_for_function(waits, timeout=5_000)
+            return
+    raise AssertionError("Run All Cells started nothing in six tries.")
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from pathlib import Path
 
 import nbformat
-from conftest import ROOT, Jupyter
+from conftest import ROOT, Jupyter, run_all, wait_for_the_kernel
 from playwright.sync_api import Locator, Page, expect
 
 LAB = "05_cache_aside"
@@ -31,21 +30,6 @@ def open_notebook(page: Page, jupyter: Jupyter, path: str) -> None:
     page.goto(jupyter.address(path))
     expect(page.locator(".jp-NotebookPanel:visible .jp-Cell").first).to_be_visible()
     wait_for_the_kernel(page)
-
-
-def wait_for_the_kernel(page: Page) -> None:
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
-
-
-def run_all(page: Page) -> None:
-    """Run > Run All Cells; again if JupyterLab, still starting, let the click pass unheard."""
-    for _ in range(6):
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        with contextlib.suppress(AssertionError):
-            expect(page.locator("#jp-main-statusbar")).to_contain_text("| Busy", timeout=5_000)
-            return
-    raise AssertionError("Run All Cells started nothing in six tries.")
 
 
 def code_cell(page: Page, text: str) -> Locator:

@@ -13,7 +13,7 @@ from typing import Any
 
 import nbconvert
 import pytest
-from conftest import Jupyter
+from conftest import Jupyter, run_all, wait_for_the_kernel
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from cachelab.models import stampede
@@ -230,14 +230,13 @@ def notebook(page: Page, jupyter: Jupyter, built: Path) -> Page:
     return page
 
 
-def run_all(page: Page) -> None:
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+def run_to_the_end(page: Page) -> None:
+    wait_for_the_kernel(page)
+    run_all(page)
     # JupyterLab takes the focus back after each cell, so all of them are waited for.
     last = page.locator(CELL).last
     expect(last.locator("img.widget-image")).to_be_visible(timeout=90_000)
-    expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")
+    wait_for_the_kernel(page)
     page.wait_for_timeout(300)
 
 
@@ -280,7 +279,7 @@ def test_a_live_stampede_explorer_moves_by_key_and_the_kernel_follows(
     page = notebook
     errors: list[Any] = []
     page.on("pageerror", lambda error: errors.append(error))
-    run_all(page)
+    run_to_the_end(page)
     hero = cell(page, "hero = stampede_explorer()")
     expect(reading(hero)).to_contain_text("41 of 800", timeout=90_000)
     slots = hero.get_by_label("Database slots")
@@ -302,7 +301,7 @@ def test_a_live_stampede_explorer_moves_by_key_and_the_kernel_follows(
 
 def test_every_live_explorer_moves_by_key_and_reads_again(notebook: Page, shots: Path) -> None:
     page = notebook
-    run_all(page)
+    run_to_the_end(page)
     for name in EXPLORERS:
         explorer = cell(page, f"widgets.{name}_explorer()").locator(".jp-OutputArea").last
         picture = explorer.locator("img.widget-image")
@@ -321,7 +320,7 @@ def test_every_live_explorer_moves_by_key_and_reads_again(notebook: Page, shots:
 
 def test_a_guess_is_typed_and_stands_beside_the_result(notebook: Page) -> None:
     page = notebook
-    run_all(page)
+    run_to_the_end(page)
     asked = cell(page, "predict(")
     entry = asked.get_by_placeholder("a number")
     expect(entry).to_be_visible(timeout=90_000)
