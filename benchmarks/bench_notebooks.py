@@ -94,6 +94,19 @@ def code_of(notebook: str) -> list[str]:
     ]
 
 
+def slowest(what: str, took: list[tuple[float, str]], target: Target) -> Row:
+    """The longest of these times (s), each with its place, beside their mean."""
+    seconds, place = max(took)
+    return Row(
+        f"the slowest {what} ({place})",
+        seconds,
+        beside="their mean",
+        theirs=fmean(each for each, _ in took),
+        target=target,
+        short=f"the slowest {what}",
+    )
+
+
 def rows(tiny: bool = False) -> Iterator[Row]:
     """One nbval run, live; then the notebook with the largest kernel again, alone."""
     books = ["notebooks/08_read_through.ipynb"] if tiny else ["notebooks", "solutions"]
@@ -111,38 +124,17 @@ def rows(tiny: bool = False) -> Iterator[Row]:
         theirs=sum(seconds for seconds, _ in cells),
         short=f"nbval of {len(found)} notebooks and solutions, two processes",
     )
-    slowest, book = max(cells)
-    yield Row(
-        f"the slowest cell ({Path(book).parent.name}/{Path(book).stem})",
-        slowest,
-        beside="the mean cell",
-        theirs=fmean(seconds for seconds, _ in cells),
-        target=CELL,
-        short="the slowest cell",
-    )
-    solved = [(seconds, book) for seconds, book in cells if "solutions" in Path(book).parts]
+    by_cell = [(seconds, f"{Path(book).parent.name}/{Path(book).stem}") for seconds, book in cells]
+    yield slowest("cell", by_cell, CELL)
+    solved = [(seconds, book) for seconds, book in by_cell if book.startswith("solutions/")]
     if solved:
-        slowest, book = max(solved)
-        yield Row(
-            f"the slowest cell of a lab's solutions, its check included ({Path(book).stem})",
-            slowest,
-            beside="the mean cell of them",
-            theirs=fmean(seconds for seconds, _ in solved),
-            target=CHECK,
-        )
+        yield slowest("cell of a lab's solutions, its check included", solved, CHECK)
     chapters: dict[str, float] = {}
     for book, told in found.items():
         stem = Path(book).stem
         chapters[stem] = chapters.get(stem, 0.0) + sum(told["cells"])
-    slow = max(chapters, key=lambda stem: chapters[stem])
-    yield Row(
-        f"the slowest chapter, notebook and solutions ({slow})",
-        chapters[slow],
-        beside="the mean chapter",
-        theirs=fmean(chapters.values()),
-        target=CHAPTER,
-        short="the slowest chapter, notebook and solutions",
-    )
+    by_chapter = [(seconds, stem) for stem, seconds in chapters.items()]
+    yield slowest("chapter, notebook and solutions", by_chapter, CHAPTER)
     largest = max(found, key=lambda book: int(found[book]["resident"]))
     place = ROOT / Path(largest).parent
     yield Row(

@@ -231,9 +231,16 @@ def test_a_taken_port_that_was_asked_for_gets_one_sentence(clone: Path) -> None:
 
 def test_a_project_that_cannot_be_written_sends_jupyter_to_a_temp_folder(tmp_path: Path) -> None:
     (tmp_path / ".cachelab").write_text("a file where a folder is needed")
-    environment: dict[str, str] = {}
-    set_environment(tmp_path, environment)
-    assert not environment["JUPYTER_RUNTIME_DIR"].startswith(str(tmp_path))
+    code = (
+        "import sys; from pathlib import Path; from cachelab.jupyter import set_environment; "
+        "given = {}; set_environment(Path(sys.argv[1]), given); "
+        "folder = Path(given['CACHELAB_HOME']).parent; print(folder, folder.is_dir())"
+    )
+    told = subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], text=True)
+    folder, was_there = told.split()
+    assert was_there == "True"
+    assert not Path(folder).is_relative_to(tmp_path)
+    assert not Path(folder).exists()  # it went with the process
 
 
 def test_a_question_about_the_options_is_answered(clone: Path) -> None:

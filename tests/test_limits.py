@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachelab import limits
-from cachelab.limits import PRINTED_CHARS, Left, OutOfTime, Patience, limited, run, waited
+from cachelab import patience, stage
+from cachelab.limits import PRINTED_CHARS, Left, OutOfTime, limited, run
+from cachelab.patience import Patience, waited
 
 QUICK = 0.2  # seconds given to an answer that never ends
 AT_MOST = 5.0  # seconds in which any of these must be over, on a machine however busy
@@ -464,8 +465,10 @@ def test_a_process_ends_although_an_answer_in_it_never_did():
 @pytest.fixture
 def starved(monkeypatch):
     """A machine on which other programs have the CPU for nine tenths of the time."""
-    began = time.monotonic()
-    monkeypatch.setattr(limits, "waited", lambda process=None: 0.9 * (time.monotonic() - began))
+    clock = time.monotonic  # on the stage, `time.monotonic` is the stage's
+    began = clock()
+    monkeypatch.setattr(patience, "waited", lambda process=None: 0.9 * (clock() - began))
+    monkeypatch.setattr(patience, "MOST", 50)
 
 
 @pytest.mark.usefixtures("starved")
@@ -477,13 +480,31 @@ def test_time_that_other_programs_had_does_not_count():
 
 
 @pytest.mark.usefixtures("starved")
-def test_patience_with_a_busy_machine_ends():
+def test_patience_with_a_busy_machine_ends(monkeypatch):
+    monkeypatch.setattr(patience, "MOST", 2)
     began = time.monotonic()
     assert run(forever, seconds=QUICK).how == "out of time"
-    assert time.monotonic() - began >= (1 + limits.PATIENCE) * QUICK
-    patience = Patience(0.0)
-    time.sleep(0.01)
-    assert patience.left() <= 0
+    assert time.monotonic() - began >= 3 * QUICK
+    monkeypatch.setattr(patience, "waited", lambda process=None: 10 * time.monotonic())
+    short = Patience(0.01)
+    time.sleep(0.03)
+    assert short.left() <= 0
+
+
+@pytest.mark.usefixtures("starved")
+def test_the_stage_has_patience_too(monkeypatch):
+    def works(cache, db):
+        began = time.thread_time()
+        while time.thread_time() - began < 1.2 * QUICK:
+            pass
+        return cache.set("k", "v")
+
+    assert stage.run([works, works], wall_limit=QUICK).answers["works-1"] is True
+    monkeypatch.setattr(patience, "MOST", 2)
+    began = time.monotonic()
+    with pytest.raises(stage.Stuck, match="did not come back"):
+        stage.run([lambda cache, db: forever()], wall_limit=QUICK)
+    assert time.monotonic() - began >= 3 * QUICK
 
 
 def test_an_idle_answer_is_not_waited_for_longer():
@@ -494,23 +515,27 @@ def test_an_idle_answer_is_not_waited_for_longer():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it")
 def test_linux_tells_how_long_a_thread_waited_for_the_cpu():
-    """Two programs on one CPU: each waits for about half of the time."""
+    """Four programs on one CPU: each runs for a quarter of the time, and waits for the rest."""
     code = "import os; os.sched_setaffinity(0, {%d}); print(flush=True)\nwhile True: pass"
     allowed = os.sched_getaffinity(0)
     cpu = min(allowed)
-    other = subprocess.Popen([sys.executable, "-c", code % cpu], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code % cpu]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
     try:
-        other.stdout.readline()
-        before, began = waited(), time.monotonic()
+        for other in others:
+            other.stdout.readline()
         os.sched_setaffinity(0, {cpu})
-        while time.monotonic() - began < 1 and waited() - before < 0.1:
+        before, ran, began = waited(), time.thread_time(), time.monotonic()
+        while time.monotonic() - began < 5 and waited() - before < 0.3:
             pass
-        assert waited() - before >= 0.1
+        assert waited() - before >= 0.3
+        assert time.thread_time() - ran < 0.7 * (waited() - before)
         assert waited(os.getpid()) > 0
     finally:
         os.sched_setaffinity(0, allowed)
-        other.kill()
-        other.communicate()
+        for other in others:
+            other.kill()
+            other.communicate()
 
 
 def test_without_a_word_from_the_system_there_is_no_patience(monkeypatch):

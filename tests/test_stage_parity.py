@@ -77,7 +77,7 @@ def hopeful_lock(cache, db):
         cache.set("user:1", found, ex=300)
         cache.delete("lock")
     elif found is None:
-        time.sleep(0.7)
+        time.sleep(1.0)
         found = cache.get("user:1") or json.dumps(db.user(1))
     return json.loads(found)["name"]
 
@@ -129,8 +129,8 @@ def by_message(cache, db):
     ("actor", "latency", "capacity", "queries"),
     [
         (naive, 0.6, None, 30),
-        (hopeful_lock, 0.03, None, 1),
-        (hopeful_lock, 1.6, None, 30),
+        (hopeful_lock, 0.4, None, 1),
+        (hopeful_lock, 2.0, None, 30),
         (redis_lock, 0.3, None, 1),
         (count_in_sql, 0.0, None, 0),
         (count_in_cache, 0.0, None, 0),

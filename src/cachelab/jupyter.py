@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ipaddress
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -47,7 +49,8 @@ def project_root() -> Path:
 def private_folder(root: Path) -> Path:
     """Where Jupyter, IPython and Matplotlib write: inside the project, else a new temp folder.
 
-    For its owner alone: what lies in it is run at the start of a kernel, or holds the token.
+    The temp folder goes with this process. For its owner alone: what lies in it is run at the start
+    of a kernel, or holds the token.
     """
     folder = root / ".cachelab"
     try:
@@ -57,7 +60,9 @@ def private_folder(root: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="cachelab-jupyter-"))
+        away = tempfile.mkdtemp(prefix="cachelab-jupyter-")
+        atexit.register(shutil.rmtree, away, ignore_errors=True)
+        return Path(away)
 
 
 def set_environment(root: Path, environ: dict[str, str] | os._Environ[str] = os.environ) -> None:

@@ -31,12 +31,13 @@ from typing import Any, Literal
 
 import greenlet
 
+from cachelab.patience import Patience
+
 if sys.platform != "win32":
     import resource
 
 SECONDS = 2.0  # for one call of an answer
 CHECK_SECONDS = 10.0  # for one whole check
-PATIENCE = 2.0  # so many times as long again, if other programs had the CPU meanwhile
 MEMORY_BYTES = 1 << 30  # on top of what the process holds (Linux)
 PRINTED_LINES, PRINTED_CHARS = 10, 1_000
 
@@ -222,41 +223,6 @@ class limited:  # in lower case, since it reads as a statement
 
 
 # Time ----------------------------------------------------------------------------------------
-
-_real_monotonic = time.monotonic  # on the stage, `time.monotonic` is the stage's
-
-
-def waited(process: int | None = None) -> float:
-    """Seconds for which this thread could have run while other programs had the CPU.
-
-    `process`: for the main thread of that one. Linux tells it; elsewhere, and when it does not, 0.
-    """
-    of = "thread-self" if process is None else process
-    try:
-        with open(f"/proc/{of}/schedstat", encoding="ascii") as told:
-            return int(told.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-class Patience:
-    """So many seconds, of which those do not count that a busy machine kept for others.
-
-    An answer is not wrong because forty others are judged at the same time. No more than PATIENCE
-    times the seconds come on top: a check ends.
-    """
-
-    def __init__(self, seconds: float, process: int | None = None) -> None:
-        self.seconds, self.process = seconds, process
-        self._began, self._waited = _real_monotonic(), waited(process)
-
-    def left(self) -> float:
-        """Seconds that are left; 0 or less when the time is up. Asked by the thread that began."""
-        passed = _real_monotonic() - self._began
-        if passed < self.seconds:
-            return self.seconds - passed
-        others = min(waited(self.process) - self._waited, PATIENCE * self.seconds)
-        return self.seconds + others - passed
 
 
 class _Alarm:

@@ -23,8 +23,9 @@ from cachelab.exercises import catalogue, labs
 from cachelab.exercises.exercise import Exercise
 from cachelab.guard import Guard, GuardError
 from cachelab.lab import _kept_shop
-from cachelab.limits import CHECK_SECONDS, Patience
+from cachelab.limits import CHECK_SECONDS
 from cachelab.origin import copy_of_shop
+from cachelab.patience import Patience
 from cachelab.verdict import MIME, OUTCOMES, Verdict
 
 CELL_SECONDS = 20.0

@@ -28,13 +28,13 @@ from cachelab.limits import (
     SECONDS,
     Ended,
     OutOfTime,
-    Patience,
     limited,
     place_in,
     run,
     say_error,
 )
 from cachelab.origin import SMALL, Base, Size
+from cachelab.patience import Patience
 from cachelab.stage import Exploration, StageTrace
 from cachelab.stage.world import Actors
 from cachelab.trace import Trace

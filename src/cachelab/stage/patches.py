@@ -289,7 +289,7 @@ for _owner, _names, _why in (
             _METHODS.append((_owner, _name, _refusing(getattr(_owner, _name), _why)))
 
 _NEVER = {"_thread", "greenlet", "threading", "builtins", "sys", "_time"}
-_OWN = ("cachelab.stage", "cachelab.trace", "greenlet", "faulthandler")
+_OWN = ("cachelab.stage", "cachelab.trace", "cachelab.patience", "greenlet", "faulthandler")
 # Looked through each time: what they hold may be somebody else's stand-in just now, as when the
 # first run of all is inside `limits.run`, which puts its own `os._exit` in place.
 _HOMES = {"os", "time", "datetime", "uuid", "queue", "subprocess"}

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cachelab.origin import SMALL, Size
+from cachelab.patience import Patience
 from cachelab.stage.faults import Fault
-from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task, real_monotonic
+from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -154,7 +155,6 @@ class _Player:
         scheduler.parked = []
         scheduler.picker = self.pick
         scheduler.ticked = self.tick  # type: ignore[method-assign]
-        scheduler.wall_end = search.wall_end
 
     def tick(self) -> None:
         """The clock moved: everything so far happened before everything to come."""
@@ -306,12 +306,12 @@ class _Search:
         allow_errors: bool,
         limit_seconds: float,
         wall_limit: float,
-        wall_end: float,
+        patience: Patience,
     ) -> None:
         self.world, self.make, self.invariant = world, make, invariant
         self.limit, self.crashes, self.seed, self.prune = limit, crashes, seed, prune
         self.commit_apart, self.allow_errors = commit_apart, allow_errors
-        self.limit_seconds, self.wall_limit, self.wall_end = limit_seconds, wall_limit, wall_end
+        self.limit_seconds, self.wall_limit, self.patience = limit_seconds, wall_limit, patience
         self.nodes: list[_Node] = []
         self.known = 0
         self.run_count = self.cut_count = self.random_count = 0
@@ -486,7 +486,7 @@ class _Search:
         """Whether to begin no further order: one that is cut off would blame an actor."""
         if self.run_count + self.random_count < _LEAST:
             return False
-        return real_monotonic() > self.wall_end - _LAST * self.wall_limit
+        return self.patience.left() < _LAST * self.wall_limit
 
     def search_at_random(self, count: int) -> None:
         """Beyond the limit: seeded orders with few preemptions."""
@@ -638,7 +638,7 @@ def explore(
         def scheduler() -> Scheduler | None:
             return search.scheduler if search is not None else world.scheduler
 
-        with wall_clock(scheduler, wall_limit):
+        with wall_clock(scheduler, wall_limit) as patience:
             world.prepare(setup)
             search = _Search(
                 world,
@@ -652,7 +652,7 @@ def explore(
                 allow_errors=allow_errors,
                 limit_seconds=limit_seconds,
                 wall_limit=wall_limit,
-                wall_end=Scheduler(world.trace, wall_limit=wall_limit).wall_end,
+                patience=patience,
             )
             exhaustive = search.search()
             if not exhaustive and not search.findings:

@@ -19,6 +19,7 @@ from typing import Any, cast
 from greenlet import getcurrent
 
 from cachelab.origin import SMALL, Origin, Size
+from cachelab.patience import Patience
 from cachelab.stage.database import Database
 from cachelab.stage.faults import Fault
 from cachelab.stage.patches import Patches, refuse_coroutine
@@ -420,7 +421,10 @@ def open_world(
 
 @contextmanager
 def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
-    """Stop an actor that computes for ever, after `seconds` of real time."""
+    """Stop an actor that computes for ever, after `seconds` of real time; gives the Patience.
+
+    In the main thread those do not count that other programs had.
+    """
     if not 0 < seconds < 86_400:
         raise ValueError(f"wall_limit is a time in seconds, above 0; this is {seconds!r}.")
     on_main = threading.current_thread() is threading.main_thread()
@@ -432,10 +436,15 @@ def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
 
 def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
     rung = 0
+    patience = Patience(seconds)
     closing: Task | None = None
 
     def late(number: int, frame: Any) -> None:
         nonlocal rung, closing
+        left = 0.0 if rung else patience.left()
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), 0.05)
+            return
         rung += 1
         scheduler = schedulers()
         if scheduler is not None:
@@ -459,8 +468,9 @@ def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
     remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
     if 0 < remaining < seconds:  # somebody outside is less patient
         signal.setitimer(signal.ITIMER_REAL, remaining, 0.05)
+        patience = Patience(remaining)
     try:
-        yield
+        yield patience
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
@@ -492,7 +502,7 @@ def _by_watcher(schedulers: Callable[[], Scheduler | None], seconds: float) -> A
     watcher = threading.Thread(target=watch, name="stage watcher", daemon=True)
     watcher.start()
     try:
-        yield
+        yield Patience(seconds)
     finally:
         over.set()
         watcher.join()
