@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,30 @@ def test_a_held_replica_answers_from_what_it_has_and_catches_up_when_released(
     group.settle()
     assert late.client.get("price") == "51"
     assert group.lag(late) <= 0
+
+
+@live
+def test_a_replica_joins_a_primary_that_is_written_to_all_the_time(
+    group: nodes.Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "READY_SECONDS", 15.0)
+    late, over = group.replicas[0], threading.Event()
+    line = group.primary.client.client()
+
+    def write() -> None:
+        while not over.is_set():
+            line.set("price", 1)
+
+    writer = threading.Thread(target=write)
+    late.client.replicaof("NO", "ONE")
+    writer.start()
+    try:
+        group.follow(late)
+    finally:
+        over.set()
+        writer.join()
+    group.settle()
+    assert late.client.get("price") == "1"
 
 
 @live

@@ -218,8 +218,7 @@ class Replicated(Nodes):
         node.client.replicaof("127.0.0.1", str(self.primary.port))
         if node not in self.replicas:
             self.replicas.append(node)
-        what = f"{node.name} has not joined"
-        _until(lambda: _is_fed(self.primary, node), READY_SECONDS, what)
+        _wait_until_fed(self.primary, node)
 
     def __enter__(self) -> Replicated:
         return self
@@ -341,11 +340,7 @@ def cluster(
                 f"{node.name} does not see the whole cluster",
             )
         for replica, primary in zip(nodes[primaries:], nodes, strict=False):
-            _until(
-                lambda replica=replica, primary=primary: _is_fed(primary, replica),  # type: ignore[misc]
-                READY_SECONDS,
-                f"{replica.name} has not joined",
-            )
+            _wait_until_fed(primary, replica)
         for node in nodes:
             node.client.config_set("cluster-node-timeout", _ms(node_timeout))
         group = Cluster(nodes, password, guard, _open(nodes, password, retry=Retry(NoBackoff(), 3)))
@@ -508,15 +503,22 @@ def _agrees(node: Node, nodes: int, primaries: int) -> bool:
     )
 
 
-def _is_fed(primary: Node, replica: Node) -> bool:
-    """Whether the replica has its first copy and has acknowledged what was sent after that."""
-    with contextlib.closing(primary.client.client()) as line:
-        line.publish("cachelab", "who listens?")  # goes to the replicas as a write does
-        line.wait(MOST, 20)  # has them answer now, not at the next second
-    told = primary.client.info("replication")
-    fed = (told.get(f"slave{number}", {}) for number in range(MOST))
-    offset = max((one["offset"] for one in fed if one.get("port") == replica.port), default=0)
-    return _is_linked(replica) and offset >= told["master_repl_offset"] > 0
+def _wait_until_fed(primary: Node, replica: Node) -> None:
+    """Wait until the replica has its first copy and has acknowledged what was sent after that."""
+    mark = 0  # of the first look: on a busy machine it is always a little behind the newest
+
+    def done() -> bool:
+        nonlocal mark
+        with contextlib.closing(primary.client.client()) as line:
+            line.publish("cachelab", "who listens?")  # goes to the replicas as a write does
+            line.wait(MOST, 20)  # has them answer now, not at the next second
+        told = primary.client.info("replication")
+        mark = mark or told["master_repl_offset"]
+        fed = (told.get(f"slave{number}", {}) for number in range(MOST))
+        offset = max((one["offset"] for one in fed if one.get("port") == replica.port), default=0)
+        return _is_linked(replica) and offset >= mark > 0
+
+    _until(done, READY_SECONDS, f"{replica.name} has not joined")
 
 
 def _is_linked(replica: Node) -> bool:
