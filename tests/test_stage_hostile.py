@@ -370,6 +370,52 @@ def test_other_threads_keep_the_real_time_while_a_stage_runs():
         assert lock is type(_thread.allocate_lock())
 
 
+def test_another_thread_lives_on_for_everybody_who_asks_while_a_stage_runs():
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    try:
+        assert stage.run([lambda cache, db: other.is_alive()]).answers == {"actor": True}
+        assert other.is_alive()
+    finally:
+        over.set()
+        other.join(10)
+
+
+def test_other_threads_may_begin_and_end_while_a_stage_runs():
+    guard = threading.Condition()
+
+    def actor(cache, db):
+        with guard:
+            return type(threading._active_limbo_lock).__module__
+
+    assert stage.run([actor]).answers == {"actor": "_thread"}
+
+
+def test_a_thread_made_before_the_run_is_started_by_an_actor():
+    class Counting(threading.Thread):
+        def __init__(self):
+            super().__init__(name="counting")
+            self.lock, self.count = threading.Lock(), 0
+
+        def run(self):
+            with self.lock:
+                time.sleep(5)
+                self.count += 1
+
+    made = Counting()
+
+    def actor(cache, db):
+        made.start()
+        time.sleep(1)
+        with made.lock:
+            return made.is_alive(), made.count
+
+    ran = stage.run([actor])
+    assert ran.answers["actor"][1] == 1
+    assert ran.seconds >= 5
+
+
 def test_a_stage_runs_in_a_thread_that_is_not_the_main_one():
     with ThreadPoolExecutor(1) as pool:
         assert len(pool.submit(stage.run, [good] * 20).result(30).answers) == 20

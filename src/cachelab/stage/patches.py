@@ -413,6 +413,7 @@ _LOCK_TYPES = (type(_allocate()), type(_RealRLock()), _RealLocal, _RealSimpleQue
 _MOST_VISITED = 20_000
 _ATOMS = (str, bytes, int, float, bool, type(None), complex, range, type(Ellipsis))
 _STDLIB = sys.stdlib_module_names
+_OF_A_THREAD = set(vars(threading.Thread(name="plumbing")))
 _HEAVY = {
     "sqlalchemy",
     "redis",
@@ -495,6 +496,8 @@ class Adoption:
             yield value.__func__
         elif isinstance(value, property):
             yield from (value.fget, value.fset)
+        elif isinstance(value, threading.Thread):
+            yield from self._thread(value)
         elif not _is_plumbing(kind.__module__):
             own = getattr(value, "__dict__", None)
             if isinstance(value, pool_threads.ThreadPoolExecutor):
@@ -512,7 +515,8 @@ class Adoption:
     def _function(self, function: Any) -> Iterator[Any]:
         if _is_plumbing(function.__module__):
             return
-        for names in (function.__globals__,):
+        names = function.__globals__
+        if names is not threading.__dict__:  # they lead to every thread of this process
             for key in _names_of(function.__code__):
                 if key in names:
                     value = names[key]
@@ -536,6 +540,15 @@ class Adoption:
             yield from self._mapping(function.__kwdefaults__)
         yield from function.__dict__.values()
 
+    def _thread(self, thread: threading.Thread) -> Iterator[Any]:
+        """What a thread was given and learned. The lock that tells whether it lives is not ours:
+        with a free one in its place it would be dead for everybody, and for ever.
+        """
+        given = vars(thread)
+        yield from (given.get(name) for name in ("_target", "_args", "_kwargs"))
+        yield from self._mapping(given, without=_OF_A_THREAD)
+        yield type(thread)
+
     def _class(self, kind: type) -> Iterator[Any]:
         for name, value in list(vars(kind).items()):
             new = None if name.startswith("__") else self._stand_in(value)
@@ -546,8 +559,10 @@ class Adoption:
             yield value
         yield from kind.__bases__
 
-    def _mapping(self, mapping: dict[Any, Any]) -> Iterator[Any]:
+    def _mapping(self, mapping: dict[Any, Any], without: Any = ()) -> Iterator[Any]:
         for key, value in list(mapping.items()):
+            if key in without:
+                continue
             new = self._stand_in(value)
             if new is not None:
                 self._patches._put(mapping, key, value, new)
