@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+# A shell has what it starts with `&` ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Whose tests take seconds each and need no other's: they are shared out one by one.
 BY_TEST = (

@@ -21,12 +21,13 @@ import pytest
 import sqlalchemy as sa
 from answers import right, wrong
 
-from cachelab import edge, exercises
+from cachelab import edge, exercises, patience
 from cachelab.edge import nginx
 from cachelab.exercises import Exercise, catalogue, check
+from cachelab.limits import CHECK_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
-AT_MOST = 10.0  # seconds, the contract
+AT_MOST = CHECK_SECONDS * (1 + patience.MOST)  # seconds, on a machine however busy
 HURRY = 0.05  # seconds for a call that will not end
 EXERCISES = catalogue()
 

@@ -464,10 +464,10 @@ def test_a_process_ends_although_an_answer_in_it_never_did():
 
 @pytest.fixture
 def starved(monkeypatch):
-    """A machine on which other programs have the CPU for nine tenths of the time."""
+    """A machine on which others have the CPU for 99 hundredths of the time."""
     clock = time.monotonic  # on the stage, `time.monotonic` is the stage's
     began = clock()
-    monkeypatch.setattr(patience, "waited", lambda process=None: 0.9 * (clock() - began))
+    monkeypatch.setattr(patience, "waited", lambda process=None: 0.99 * (clock() - began))
     monkeypatch.setattr(patience, "MOST", 50)
 
 

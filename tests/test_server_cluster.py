@@ -25,15 +25,23 @@ pytestmark = [live, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[nodes.Cluster]:
-    with pytest.MonkeyPatch.context() as here:
+def groups() -> Iterator[list[nodes.Cluster]]:
+    started: list[nodes.Cluster] = []
+    yield started
+    for group in started:
+        group.close()
+
+
+@pytest.fixture
+def cluster(groups: list[nodes.Cluster], monkeypatch: pytest.MonkeyPatch) -> nodes.Cluster:
+    """A cluster that somebody else uses too; a new one after a test that has killed a node."""
+    if not groups or not all(node.is_running for node in groups[-1]):
         for name in ("CACHELAB_BACKEND", "CACHELAB_REDIS_URL"):
-            here.delenv(name, raising=False)
-        started = nodes.cluster(primaries=3, replicas=1)
-    with started:
+            monkeypatch.delenv(name, raising=False)
+        groups.append(nodes.cluster(primaries=3, replicas=1))
         for number in range(100):
-            started.client.set(f"user:v1:{number}", "somebody else's")
-        yield started
+            groups[-1].client.set(f"user:v1:{number}", "somebody else's")
+    return groups[-1]
 
 
 def url_of(cluster: nodes.Cluster, name: str = "A") -> str:
