@@ -23,9 +23,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from traitlets import default
 
+from tools.links import linked
 from tools.markers import Source, solved, stub
 
-BUILDER = "1"  # raise it when the same source would give another notebook
+BUILDER = "2"  # raise it when the same source would give another notebook
 CELL_TIMEOUT = 60  # seconds
 
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -59,6 +60,8 @@ def blank(source: Source, room: str) -> NotebookNode:
         text = cell.text
         if cell.kind == "code" and cell.exercise is not None:
             text = stub(cell) if room == "labs" else solved(cell)
+        elif cell.kind == "markdown":
+            text = linked(text, lambda to, stem: _path(source.stem, room, to, stem))
         if not notebook.cells:
             text = (
                 f"<!-- Generated from {source.path}: "
@@ -76,6 +79,13 @@ def blank(source: Source, room: str) -> NotebookNode:
             node.metadata["exercise"] = cell.exercise
         notebook.cells.append(node)
     return seal(notebook, source)
+
+
+def _path(here: str, room: str, to: str, stem: str) -> str | None:
+    """Where one notebook finds another; None for itself."""
+    if to == room:
+        return None if stem == here else f"{stem}.ipynb"
+    return f"../{to}/{stem}.ipynb"
 
 
 def seal(notebook: NotebookNode, source: Source) -> NotebookNode:

@@ -34,6 +34,8 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from nbformat import NotebookNode
 
+from tools import links
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path(".cachelab/site-work")  # below the root: what is fetched once, and what was built from
 SITE = Path(".cachelab/site")
@@ -51,9 +53,6 @@ PARTS = (
     ("In production", 13),
     ("Beyond one machine", 16),
 )
-# A chapter that a text names: `10_stampede`, `labs/10_stampede.ipynb`; not inside a link.
-NAMED = re.compile(r"(?<!\[)`(?:(notebooks|labs|solutions)/)?(\d\d_[a-z0-9_]+)(?:\.ipynb)?`(?!\])")
-FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -167,16 +166,10 @@ class Book:
     def linked(self, text: str, at: str, own: str = "") -> str:
         """Markdown in which every chapter that is named as code is a link, but not to itself."""
 
-        def link(found: re.Match[str]) -> str:
-            room = found[1] or "notebooks"
-            target = None if f"{room}/{found[2]}" == own else self.target(at, room, found[2])
-            return f"[{found[0]}]({target})" if target else found[0]
+        def target(room: str, stem: str) -> str | None:
+            return None if f"{room}/{stem}" == own else self.target(at, room, stem)
 
-        pieces, end = [], 0
-        for fence in FENCE.finditer(text):
-            pieces += [NAMED.sub(link, text[end : fence.start()]), fence[0]]
-            end = fence.end()
-        return "".join([*pieces, NAMED.sub(link, text[end:])])
+        return links.linked(links.unlinked(text), target)
 
     def parts(self) -> Iterator[tuple[str, list[Chapter]]]:
         """Each part that has chapters."""

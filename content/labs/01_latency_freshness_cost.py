@@ -202,3 +202,5 @@ for card in (*CARDS, invoices):
 # - Memory is paid for the bound, and used for the hit rate.
 # - Jitter and window are part of the budget.
 # - No origin: no cache. No budget: no cache. No room: no cache, or a smaller value.
+#
+# **Next:** `notebooks/02_in_memory.ipynb`.

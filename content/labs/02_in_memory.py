@@ -241,3 +241,5 @@ print(run.queries, "queries in all")
 # - What is bounded by a TTL alone is not bounded.
 # - A failed refresh keeps the old table and gives the origin a minute of peace.
 # - A broadcast makes it fast, the TTL makes it certain.
+#
+# **Next:** `notebooks/03_distributed.ipynb`.

@@ -235,3 +235,5 @@ print(lab.trace.summary())
 # - What counts lives on the server, under a name that every pod makes in the same way.
 # - One command where two could be torn apart; one trip where many would do the same.
 # - While two releases run, there are two copies.
+#
+# **Next:** `notebooks/04_cdn_edge.ipynb`.

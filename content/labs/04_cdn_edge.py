@@ -217,3 +217,5 @@ with edge.start() as shop:
 # - A response says itself who may keep it, for how long, and on what it depends.
 # - `private` for what is personal, `Vary` for what looks different, `no-store` for what nobody may keep.
 # - An ETag saves bytes; a URL made from the content saves the question.
+#
+# **Next:** `notebooks/05_cache_aside.ipynb`.

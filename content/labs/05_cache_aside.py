@@ -224,3 +224,5 @@ print(lab.trace.summary())
 # - One `SET` with its TTL; one question to the stored text; one `DEL` for all keys, after the commit.
 # - Each cache command can fail, and none of them may fail the request.
 # - The shape of a value is part of its key.
+#
+# **Next:** `notebooks/06_write_through.ipynb`.

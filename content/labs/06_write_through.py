@@ -221,3 +221,5 @@ print(
 # - After the commit no cache command may raise. Store, else delete, else the TTL.
 # - The version comes from the row that is stored. Compare and store in one step.
 # - A write saves one miss or none. Count before you choose.
+#
+# **Next:** `notebooks/07_write_back.ipynb`.

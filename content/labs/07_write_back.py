@@ -225,3 +225,5 @@ print("after the crash:", views(lab.cache, lab.db, 1) - began)
 # - Read in the direction in which the data moves.
 # - An id, kept in the transaction that does the work, makes doing it again harmless.
 # - A bound on size *and* on age, seen by every process, is a bound on what a crash takes.
+#
+# **Next:** `notebooks/08_read_through.ipynb`.

@@ -257,3 +257,5 @@ print(lab.trace)
 # - Look for all, load what is missing, store all: three trips, however many ids.
 # - Absence is stored only where nothing is, and a sign-up puts something there.
 # - Look, load and fill belong in one flight, under the key of the copy.
+#
+# **Next:** `notebooks/09_invalidation.ipynb`.

@@ -264,3 +264,5 @@ print(rename(lab.cache, lab.db, 1, "Alicia"))
 # - With tags nobody has a list. The time of a copy is the time before its query.
 # - Handle, then acknowledge; claim what the dead have left.
 # - Before anybody reads a new key, everybody deletes it.
+#
+# **Next:** `notebooks/10_stampede.ipynb`.

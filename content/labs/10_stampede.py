@@ -251,3 +251,5 @@ for query in (2, 4, 8):
 # - A lock has a token, a TTL, a second look; only its owner lets it go.
 # - Whoever waits has a budget, and never turns to the database.
 # - An old copy served at once costs freshness; a copy renewed early costs some extra queries.
+#
+# **Next:** `notebooks/11_stale_data.ipynb`.

@@ -304,3 +304,5 @@ print(lab.trace)
 # - Whatever decides who may store, a version or a token, has to be looked at in the step that stores.
 # - A lease must be this reader's own, or it is nobody's.
 # - The budget decides: nothing to spare, no copy; ten seconds to spare, ten seconds of TTL.
+#
+# **Next:** `notebooks/12_over_caching.ipynb`.

@@ -217,3 +217,5 @@ cachelab.check("12_over_caching.choose", choose)
 # - First read, written, expired, evicted: four reasons for a miss, each with its own cure.
 # - Three rates instead of one: hits, hits at once, time saved.
 # - Memory goes to what saves most per byte.
+#
+# **Next:** `notebooks/13_production_cache.ipynb`.

@@ -222,3 +222,5 @@ print(dict(products.metrics))
 # - A dead cache is asked three times, then now and then.
 # - Two ends: until the first a copy is fresh, until the second it is better than waiting.
 # - Every read is counted once.
+#
+# **Next:** `notebooks/14_when_not_to_cache.ipynb`.

@@ -242,3 +242,5 @@ cachelab.check("14_when_not_to_cache.n_plus_one", order_page)
 # - An index wants the bare column: first what is equal, then the range.
 # - The cheapest invalidation is of the copy that is not there.
 # - N + 1 small queries are one query that nobody wrote.
+#
+# **Next:** `notebooks/15_operations.ipynb`.

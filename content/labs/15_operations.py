@@ -250,3 +250,5 @@ print(flush(lab.cache, "product:v1:"), "deleted, left:", lab.keys())
 # - A register that a program reads is one that stays true.
 # - Pages, `UNLINK`, and the server's own count; a namespace is a text, not a pattern.
 # - Warm the hottest first, by few at a time, with TTLs that end apart.
+#
+# **Next:** `notebooks/16_beyond_one_node.ipynb`.

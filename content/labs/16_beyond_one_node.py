@@ -241,3 +241,5 @@ group.close()
 # - A hot key is kept in the process for a second, or has one counted copy on each node.
 # - A replica is read by versions: never less than this user wrote or saw.
 # - `WAIT` on the connection of the write, for all replicas; and a list for what nobody can be sure of.
+#
+# **Next:** `notebooks/17_incident.ipynb`.
