@@ -163,3 +163,12 @@ def test_a_wrong_call_is_refused_with_one_sentence() -> None:
     predict("Which?", key="which", choices=["queue", "sharing"])
     with pytest.raises(ValueError, match=r"none of the choices: queue, sharing"):
         reveal("which", "other")
+
+
+@pytest.mark.parametrize(
+    ("unit", "answer", "told"),
+    [("calls", 1, "1 call."), ("calls", 2, "2 calls."), ("s", 1, "1 s.")],
+)
+def test_one_of_a_unit_is_told_in_the_singular(unit: str, answer: int, told: str) -> None:
+    predict(ASK, key="one", unit=unit)
+    assert repr(reveal("one", answer)).endswith(told)

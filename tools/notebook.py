@@ -61,7 +61,7 @@ def blank(source: Source, room: str) -> NotebookNode:
         if cell.kind == "code" and cell.exercise is not None:
             text = stub(cell) if room == "labs" else solved(cell)
         elif cell.kind == "markdown":
-            text = linked(text, lambda to, stem: _path(source.stem, room, to, stem))
+            text = linked(text, lambda to, stem: _path(source.stem, room, to, stem), plain=True)
         if not notebook.cells:
             text = (
                 f"<!-- Generated from {source.path}: "

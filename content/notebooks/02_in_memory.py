@@ -22,7 +22,7 @@
 # **What you'll learn.** What a cache in the process is good for; what a TTL, a restart and a broadcast
 # each do about the old value; how to bound it; which of Python's ready-made caches does what.
 #
-# **What you'll need.** `05_cache_aside`.
+# **What you'll need.** `01_latency_freshness_cost`.
 
 # %%
 import json

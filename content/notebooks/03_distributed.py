@@ -23,7 +23,8 @@
 # hundred keys in one trip; what JSON loses; what happens to version 1 while version 2 rolls out; why
 # 800 threads and a healthy server give connection errors.
 #
-# **What you'll need.** `05_cache_aside`; read it first, though its number is higher.
+# **What you'll need.** `01_latency_freshness_cost`. As there, `cache_aside.read` asks the cache, on a miss the
+# database, and leaves a copy; `cache_aside.forget` deletes copies. `05_cache_aside` builds both.
 
 # %%
 import json

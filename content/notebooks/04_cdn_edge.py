@@ -23,7 +23,7 @@
 # missing or old; what `Vary`, ETags and versioned URLs are for; why private data leaks without anybody
 # writing `public`.
 #
-# **What you'll need.** `05_cache_aside` (read it first, though its number is higher), and an nginx:
+# **What you'll need.** `01_latency_freshness_cost`, and an nginx:
 # `make` has installed one where it could.
 
 # %%

@@ -34,7 +34,8 @@ class Asked:
             return missing
         if isinstance(answer, str):
             return answer
-        return f"{_number(answer)} {self.unit}".strip()
+        one = answer == 1 and len(self.unit) > 1  # "1 call", but "1 s"
+        return f"{_number(answer)} {self.unit.removesuffix('s') if one else self.unit}".strip()
 
 
 # In the order in which they were asked; they live as long as the kernel.
