@@ -528,12 +528,6 @@ print(len(lines), "lines, and a line of register for each kind of thing")
 # own, such as a report over last month: cache-aside, there is nothing to share. And the last row is
 # for both: a layer that reads does not write. Whoever updates still commits, and then deletes.
 #
-# Your guesses, and what came:
-
-# %%
-recap()
-
-# %% [markdown]
 # ## Recap
 #
 # - Read-through is cache-aside with the knowledge moved: key, TTL, version and loader are in one
@@ -544,4 +538,10 @@ recap()
 #   apart.
 # - A guard goes into one place. It ends at the process, and at the batch.
 #
+# Your guesses, and what came:
+
+# %%
+recap()
+
+# %% [markdown]
 # **Now your turn:** `labs/08_read_through.ipynb`.

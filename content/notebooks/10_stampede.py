@@ -465,11 +465,7 @@ print("cold cache:  queries", stage.run([early(True)] * 800, latency=0.1).querie
 #
 # They add up: jitter for the batch, single-flight and token lock for the miss, one of the last two so
 # that a hot key never misses. `13_production_cache` puts them together.
-
-# %%
-recap()
-
-# %% [markdown]
+#
 # ## Recap
 #
 # - N readers at once wait N × query time ÷ slots. Arriving over a window, 1 + rate × query time of
@@ -479,5 +475,11 @@ recap()
 # - Single-flight ends at the process; stale-while-revalidate costs freshness; early refresh needs
 #   readers. For a cold key and many processes there is only the lock.
 #
+# Your guesses, and what came:
+
+# %%
+recap()
+
+# %% [markdown]
 # **Now your turn:** `labs/10_stampede.ipynb`. How wrong an old copy may be is the next chapter,
 # `11_stale_data`.
