@@ -598,13 +598,14 @@ def test_a_lab_that_was_cut_off_is_told_and_can_be_given_back(
     lab = tmp_path / LAB
     assert cli.main(["reset", STEM]) == 0
     whole = lab.read_bytes()
-    lab.write_bytes(whole[:2_000])
+    cut_off = whole[: whole.index(b"minutes")]
+    lab.write_bytes(cut_off)
     with pytest.raises(judging.CannotJudge) as error:
         judging.read_lab(lab)
     assert cli.main(["reset", STEM]) == 0
     assert lab.read_bytes() == whole
     (kept,) = lab.parent.glob("*.backup-*")
-    assert kept.read_bytes() == whole[:2_000]
+    assert kept.read_bytes() == cut_off
     seen(
         "A lab file is cut off in the middle",
         re.sub(r"line \d+ column \d+ \(char \d+\)", "line 90", str(error.value)),
