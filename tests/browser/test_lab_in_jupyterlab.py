@@ -127,3 +127,10 @@ def test_the_sidebar_shows_what_a_learner_needs_and_no_plumbing(
     assert "00_start_here.ipynb" in listed
     settings = json.dumps(listed)
     assert "src" not in settings
+
+
+def test_a_click_on_a_chapter_that_a_lab_names_opens_it(page: Page, jupyter: Jupyter) -> None:
+    open_notebook(page, jupyter, f"labs/{LAB}.ipynb")
+    page.locator(".jp-NotebookPanel:visible a", has_text=LAB).first.click()
+    title = page.locator(".jp-NotebookPanel:visible h1").first
+    expect(title).to_contain_text("Read around the cache")
