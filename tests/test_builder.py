@@ -218,6 +218,37 @@ def test_equal_cells_have_ids_of_their_own(root: Path) -> None:
     assert ids[2] == f"{ids[1]}-2"
 
 
+NAMES = "`90_first`, `labs/90_first.ipynb`, `91_next`, `solutions/91_next`; x = `91_next.lock`"
+
+
+@pytest.mark.parametrize(
+    ("room", "becomes"),
+    [
+        (
+            "labs",
+            "[90_first](../notebooks/90_first.ipynb), `labs/90_first.ipynb`,"
+            " [91_next](../notebooks/91_next.ipynb),"
+            " [solutions/91_next](../solutions/91_next.ipynb); x = `91_next.lock`",
+        ),
+        (
+            "solutions",
+            "[90_first](../notebooks/90_first.ipynb),"
+            " [labs/90_first.ipynb](../labs/90_first.ipynb),"
+            " [91_next](../notebooks/91_next.ipynb), [solutions/91_next](91_next.ipynb);"
+            " x = `91_next.lock`",
+        ),
+    ],
+)
+def test_what_a_text_names_is_a_link_but_for_the_notebook_itself(
+    root: Path, room: str, becomes: str
+) -> None:
+    change_source(
+        root, "labs/90_first.py", "# %%\norigin", f"# %% [markdown]\n# {NAMES}\n\n# %%\norigin"
+    )
+    sources = [cell.source for cell in blank(source_of(root), room).cells]
+    assert becomes in sources
+
+
 def test_widget_ids_are_derived_and_only_what_is_shown_is_kept(built: Path) -> None:
     notebook = loads((built / NOTEBOOK).read_text())
     (holder,) = notebook.metadata.widgets.values()

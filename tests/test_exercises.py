@@ -436,6 +436,11 @@ def test_an_uncommitted_write_is_not_seen_and_does_not_block_readers(world):
     assert world.db.user(1)["name"] == "Half"
 
 
+def test_a_query_takes_no_time_unless_a_judge_asks_for_some(world):
+    assert world.db.latency == 0
+    assert World(latency=0.5).db.latency == 0.5
+
+
 def test_a_wait_for_ones_own_lock_ends_soon(world):
     began = time.monotonic()
     with world.db.session() as session:

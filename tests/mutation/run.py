@@ -112,9 +112,10 @@ ROOMS: dict[str, tuple[str, dict[str, list[str]]]] = {
         {
             "build": BUILDER,
             "judge": ["test_judge.py"],
+            "links": ["test_links.py"],
             "markers": BUILDER,
             "nbval_live": ["test_builder_nbval.py"],
-            "notebook": [*BUILDER, "test_builder_nbval.py"],
+            "notebook": [*BUILDER, "test_links.py test_builder_nbval.py"],
             "setup_venv": ["test_bootstrap.py"],
             "warm_kernel": ["test_builder_nbval.py"],
         },
