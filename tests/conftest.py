@@ -27,7 +27,7 @@ BY_TEST = (
     "test_stage_explore.py",
 )
 # But these use what is made once.
-TOGETHER = "test_a_submission_cannot_reach|test_what_a_lab_needs_goes_through"
+TOGETHER = "test_a_submission_(cannot_reach|has_a_bounded)|test_what_a_lab_needs_goes_through"
 # What takes longest comes first, so that no worker is left with it alone at the end; the contract,
 # in its small parts, comes last.
 CONTRACT = "test_exercises_contract.py"

@@ -90,6 +90,12 @@ os.kill(os.getppid(), 0)
 lab = cachelab.start(); lab.cache.set("a", 1); assert lab.db.user(1); lab.close()
 """
 
+# Each is more than one submission may have; nothing of it is really written or used.
+TOO_MUCH = {
+    'open("large.bin", "wb").truncate(fence.FILE_BYTES + 1)': "OSError",
+    "bytearray(fence.MEMORY_BYTES)": "MemoryError",
+}
+
 INSIDE = """
 import json, multiprocessing, os, pathlib, shutil, sqlite3, subprocess, sys, tempfile
 import cachelab
@@ -119,7 +125,9 @@ def fenced(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str
     with tempfile.TemporaryDirectory(prefix="fence-") as here:
         done = subprocess.run(
             [sys.executable, "-c", INSIDE, str(there)],
-            input=json.dumps([*ATTACKS.strip().splitlines(), *FINE.strip().splitlines()]),
+            input=json.dumps(
+                [*ATTACKS.strip().splitlines(), *FINE.strip().splitlines(), *TOO_MUCH]
+            ),
             cwd=os.path.realpath(here),
             capture_output=True,
             text=True,
@@ -144,6 +152,12 @@ def test_a_submission_cannot_reach_out_of_its_folder(fenced, attack):
 @pytest.mark.parametrize("line", FINE.strip().splitlines())
 def test_what_a_lab_needs_goes_through_the_fence(fenced, line):
     assert fenced[0][line] == ["went through", ""]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds memory")
+@pytest.mark.parametrize("line", TOO_MUCH)
+def test_a_submission_has_a_bounded_file_and_bounded_memory(fenced, line):
+    assert fenced[0][line][0] == TOO_MUCH[line]
 
 
 # Whole submissions ---------------------------------------------------------------------------

@@ -532,6 +532,18 @@ def test_setup_is_off_the_record_and_its_keys_are_known_to_be_fresh():
     assert trace.stale[0].stale_for == 30
 
 
+def test_a_cache_may_be_down_from_the_first_moment():
+    def actor(cache, db):
+        try:
+            return cache.get("k")
+        except redis.ConnectionError:
+            return "down"
+
+    later = (1, actor)
+    ran = stage.run({"first": actor, "later": later}, faults=[stage.CacheDown(0, 1)])
+    assert ran.answers == {"first": "down", "later": None}
+
+
 def test_faults_are_data_and_are_seen_in_the_trace():
     def reader(cache, db):
         seen = []

@@ -95,7 +95,6 @@ class _Finding:
     choices: list[str]
     sentence: str
     steps: list[_Step]
-    orders: int
 
     def size(self) -> tuple[int, int, list[str]]:
         return (len(self.choices), switches(self.choices), self.choices)
@@ -470,7 +469,7 @@ class _Search:
                 if sentence is not None:
                     failed_at = self.run_count if failed_at is None else failed_at
                     self.failing += count or 1
-                    self._remember(_Finding(player.taken, sentence, player.steps, count or 1))
+                    self._remember(_Finding(player.taken, sentence, player.steps))
             if not self.run_count & 255:
                 gc.collect()
             following = self.next_prefix()
@@ -499,7 +498,7 @@ class _Search:
             self.random_count += 1
             if sentence is not None:
                 self.failing += 1
-                self._remember(_Finding(player.taken, sentence, player.steps, 1))
+                self._remember(_Finding(player.taken, sentence, player.steps))
             if not number & 255:
                 gc.collect()
 
@@ -518,7 +517,7 @@ class _Search:
             if len(finding.choices) == length:
                 calmer = fewest_switches(finding.steps)
                 if calmer is not None:
-                    tried.append(_Finding(calmer, finding.sentence, finding.steps, 1))
+                    tried.append(_Finding(calmer, finding.sentence, finding.steps))
         for finding in sorted(tried, key=_Finding.size):
             self.nodes.clear()
             player, sentence, trace = self.play(finding.choices, random.Random(0))
