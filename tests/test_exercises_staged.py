@@ -11,6 +11,7 @@ import pytest
 from cachelab import stage
 from cachelab.exercises.exercise import Exercise
 from cachelab.exercises.trial import Trial, judge
+from cachelab.patience import Patience
 from cachelab.verdict import Verdict
 
 
@@ -88,10 +89,12 @@ def loops_for_ever(cache: Any, db: Any) -> None:
 def test_an_answer_without_an_end_on_the_stage_is_one_sentence(
     judge_it: Callable[[Any, Trial], Any], answer: Callable[..., Any]
 ) -> None:
+    limit = Patience(10)
     verdict = judged(judge_it, answer)
     assert verdict.outcome == "failed"
     assert "\n" not in verdict.summary
     assert verdict.summary.endswith(".")
+    assert limit.left() > 0
 
 
 def test_what_is_printed_on_the_stage_is_in_the_verdict_and_nowhere_else(
@@ -112,7 +115,9 @@ def test_a_judge_sees_time_pass_at_once() -> None:
         time.sleep(3_600)
         cache.incr("n")
 
+    limit = Patience(10)
     assert judged(in_one_run, patient).outcome == "passed"
+    assert limit.left() > 0
 
 
 def test_a_stage_error_of_the_judge_itself_is_not_the_learners() -> None:

@@ -496,9 +496,11 @@ class Adoption:
             yield value.__func__
         elif isinstance(value, property):
             yield from (value.fget, value.fset)
+        elif _is_plumbing(kind.__module__):
+            return
         elif isinstance(value, threading.Thread):
             yield from self._thread(value)
-        elif not _is_plumbing(kind.__module__):
+        else:
             own = getattr(value, "__dict__", None)
             if isinstance(value, pool_threads.ThreadPoolExecutor):
                 self._patches._adopted.append(_Pool(self._patches, value))
