@@ -1,6 +1,6 @@
 """fakeredis with the times of a server: `SETEX` to the millisecond, `EXPIRE key 0` at once.
 
-fakeredis 2.40 cuts the moment of expiry to the whole second in SETEX and PSETEX (not in
+fakeredis 2.40 cuts the moment of expiry to the whole second in SETEX, PSETEX and GETEX (not in
 `SET ... EX`), so that a copy lives up to a second less than was asked; and it ends a key with no
 time left only when time has passed, which it does not do within a step of the stage. And its
 COPY gives two keys one and the same hash, list or set.
@@ -30,6 +30,15 @@ class ExactSocket(FakeSocket):
         """`PSETEX key milliseconds value`."""
         answer = super().psetex(key, ms, value)
         key.expireat = self._db.time + ms / 1000.0
+        return answer
+
+    def getex(self, key: Any, *args: bytes) -> Any:
+        """`GETEX key EX seconds`, and its like: `PX`, `EXAT`, `PXAT`, `PERSIST`."""
+        answer = super().getex(key, *args)
+        option = args[0].lower() if args else b""
+        if option in (b"ex", b"px", b"pxat"):
+            since = 0.0 if option == b"pxat" else self._db.time
+            key.expireat = since + int(args[1]) / (1.0 if option == b"ex" else 1000.0)
         return answer
 
     def copy(self, key: Any, newkey: Any, *options: bytes) -> int:

@@ -178,7 +178,8 @@ class World:
         self.db.engine.dispose()
 
     def _note_write(self, event: Event) -> None:
-        if event.kind not in ("fill", "command") or event.detail.endswith("refused"):
+        starts_a_ttl = event.kind in ("fill", "command") or event.what == "GETEX"
+        if not starts_a_ttl or event.detail.endswith("refused"):
             return
         # Which keys a script has written, only the script knows.
         names = [SCRIPTED] if event.what in SCRIPTS else event.on.split(", ")
