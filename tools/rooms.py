@@ -37,16 +37,45 @@ def imports(root: Path) -> Graph:
     """
     house = root / "src" / PACKAGE
     graph: Graph = {}
-    for file in sorted(house.rglob("*.py")):
-        parts = file.relative_to(house).with_suffix("").parts
-        tree = ast.parse(file.read_text("utf-8"), str(file))
-        graph.setdefault(parts[0], set()).update(_imported(tree, parts[:-1]) - {parts[0]})
+    for parts, names in _files(house):
+        others = {name.split(".")[1] for name in names} - {parts[0]}
+        graph.setdefault(parts[0], set()).update(others)
     # `from cachelab import check` is a name of the facade, `from cachelab import stage` a room.
     return {room: {one if one in graph else FACADE for one in graph[room]} for room in graph}
 
 
+def circles(root: Path) -> list[list[str]]:
+    """The files that import each other in a circle, each circle sorted by name.
+
+    Imports inside functions and for types count. A package is its `__init__.py`.
+    """
+    known = {".".join([PACKAGE, *parts]): names for parts, names in _files(root / "src" / PACKAGE)}
+    graph = {file: {_file_of(name, known) for name in known[file]} for file in known}
+    below = {file: reach(graph, file) for file in graph}
+    found = {
+        tuple(sorted(other for other in below[file] if file in below[other]))
+        for file in graph
+        if file in below[file]
+    }
+    return [list(circle) for circle in sorted(found)]
+
+
+def _file_of(name: str, known: Mapping[str, set[str]]) -> str:
+    """The file that an imported name is in: a module, or the `__init__` of a package."""
+    while name not in known and f"{name}.{FACADE}" not in known:
+        name = name.rpartition(".")[0]
+    return name if name in known else f"{name}.{FACADE}"
+
+
+def _files(house: Path) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """Each file of the house as the parts of its path, and the names of ours that it imports."""
+    for file in sorted(house.rglob("*.py")):
+        parts = file.relative_to(house).with_suffix("").parts
+        yield parts, _imported(ast.parse(file.read_text("utf-8"), str(file)), parts[:-1])
+
+
 def _imported(tree: ast.Module, folder: tuple[str, ...]) -> set[str]:
-    """What stands right after `cachelab.` in the imports of a file in this folder of the house."""
+    """The names that a file in this folder of the house imports from the house."""
     found = set()
     for node in ast.walk(tree):
         names: list[str] = []
@@ -57,7 +86,7 @@ def _imported(tree: ast.Module, folder: tuple[str, ...]) -> set[str]:
             within = package[: len(package) + 1 - node.level] if node.level else []
             start = [*within, node.module] if node.module else within
             names = [".".join([*start, one.name]) for one in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE}.")}
+        found |= {name for name in names if name.startswith(f"{PACKAGE}.")}
     return found
 
 

@@ -11,6 +11,7 @@ statement about other rows of it need not be asked again.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +66,7 @@ class Freshness:
     """The truth behind the cached keys of one run. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.RLock()
         self._statements: OrderedDict[Any, _Statement] = OrderedDict()
         self._actors: dict[str, _Actor] = {}
@@ -83,7 +84,7 @@ class Freshness:
     ) -> None:
         """`actor` has read `rows`; `ask` would read them again, off the record."""
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             known = self._statements.get(statement)
             if known is None:
                 known = _Statement(_with_ids(tables), ask, [(now, rows)])
@@ -106,7 +107,7 @@ class Freshness:
         """Rows of these tables have changed for everybody."""
         changed = _with_ids(tables)
         with self._lock:
-            now = self._clock()
+            now = self.clock()
             for statement in self._statements.values():
                 if _meet(statement.tables, changed):
                     self._renew(statement, now)
@@ -154,10 +155,20 @@ class Freshness:
             reads = self._keys.get(key)
             if not reads:
                 return None
-            now = self._clock()
+            now = self.clock()
             wrong = [since for read in reads if (since := _wrong_since(read)) is not None]
             age = now - min(read.at for read in reads)
             return Served(age, now - min(wrong) if wrong else None)
+
+    # From one run to the next -------------------------------------------------------------
+
+    def known(self) -> Any:
+        """What the keys are made of, for `learn` of another run."""
+        return self._statements, self._keys
+
+    def learn(self, known: Any) -> None:
+        """Begin with a copy of what another run knew in the end."""
+        self._statements, self._keys = copy.deepcopy(known)
 
     # Inside ---------------------------------------------------------------------------------
 

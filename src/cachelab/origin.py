@@ -281,6 +281,9 @@ def _is_whole(path: Path) -> bool:
 # The origin ----------------------------------------------------------------------------------
 
 
+Latency = float | Callable[[], float]
+
+
 class Slots(Protocol):
     """Room for so many statements at once; the others wait in order of arrival."""
 
@@ -291,7 +294,8 @@ class Slots(Protocol):
 class Origin:
     """The shop's database with two knobs.
 
-    `latency`: seconds that each statement takes on top of its own time, while it holds a slot.
+    `latency`: seconds that each statement takes on top of its own time, while it holds a slot; or
+    a function of nothing that says so for the statement that comes.
     `capacity`: how many statements the database works on at once; None means any number.
     """
 
@@ -300,7 +304,7 @@ class Origin:
         engine: sa.Engine,
         trace: Trace,
         *,
-        latency: float = 0.0,
+        latency: Latency = 0.0,
         capacity: int | None = None,
         slots: Callable[[int], Slots] = threading.Semaphore,
         ask: Callable[[str, Any], tuple[Any, ...]] | None = None,
@@ -316,8 +320,9 @@ class Origin:
 
     @property
     def latency(self) -> float:
-        """Seconds that each statement takes on top of its own time."""
-        return self._knobs.latency
+        """Seconds that a statement sent now takes on top of its own time."""
+        set_to = self._knobs.latency
+        return set_to() if callable(set_to) else set_to
 
     @latency.setter
     def latency(self, seconds: float) -> None:
@@ -350,6 +355,13 @@ class Origin:
     def writes(self) -> int:
         """How many statements that change rows it has been sent."""
         return self._knobs.writes
+
+    def begin_again(self, latency: Latency) -> None:
+        """No statement was sent yet, and none is open: the next run of the same database."""
+        knobs = self._knobs
+        knobs.queries, knobs.writes, knobs.latency = 0, 0, latency
+        knobs.changed.clear()
+        self.capacity = knobs.capacity
 
     @property
     def name(self) -> str:
@@ -502,7 +514,7 @@ def _update_by_key(table: type[Base], changed: tuple[str, ...]) -> sa.Update:
 class _Knobs:
     """What every view of one origin shares."""
 
-    latency: float
+    latency: Latency
     capacity: int | None = None
     slots: Slots | None = None
     queries: int = 0
@@ -783,8 +795,9 @@ def _perform(
         # It answers from what was committed when it began, and only then takes its time.
         run()
         found = None if cursor.description is None else tuple(cursor.fetchall())
-        if knobs.latency:
-            time.sleep(knobs.latency)
+        latency = origin.latency
+        if latency:
+            time.sleep(latency)
     except Exception as error:
         trace.add("error", verb, on, _say_error(error), took=time.monotonic() - began)
         raise
@@ -792,7 +805,7 @@ def _perform(
         if slots is not None:
             slots.release()
     took = time.monotonic() - began
-    slow = f"takes {say_seconds(knobs.latency)}" if knobs.latency else ""
+    slow = f"takes {say_seconds(latency)}" if latency else ""
     if verb in _WRITES:
         knobs.writes += 1
         connection = context.root_connection

@@ -24,7 +24,7 @@ KINDS = frozenset((*_CACHE_KINDS, *_ORIGIN_KINDS, "sleep", "wait", "error", "cra
 _HALVES = re.compile("[\ud800-\udfff]")
 
 _acting: ContextVar[str | None] = ContextVar("cachelab_actor", default=None)
-_silent: ContextVar[bool] = ContextVar("cachelab_silent", default=False)
+silent: ContextVar[bool] = ContextVar("cachelabsilent", default=False)
 
 
 def current_actor() -> str:
@@ -98,7 +98,7 @@ class Trace:
             raise ValueError(
                 f"No such kind of event: {kind!r}; known are {', '.join(sorted(KINDS))}."
             )
-        if not _silent.get():
+        if not silent.get():
             age, stale_for = (served.age, served.stale_for) if served else (None, None)
             now = self.clock()
             name = actor or self.actor()
@@ -120,11 +120,11 @@ class Trace:
     @contextmanager
     def off_the_record(self) -> Iterator[None]:
         """Operations inside are done but leave no event: set-up, and looking without touching."""
-        token = _silent.set(True)
+        token = silent.set(True)
         try:
             yield
         finally:
-            _silent.reset(token)
+            silent.reset(token)
 
     def clear(self) -> None:
         """Forget the events so far (not what is known about the freshness of keys)."""

@@ -19,7 +19,7 @@ from cachelab import stage
 from cachelab.incident.parts import FAULTS, PROMISED, Part, with_faults
 from cachelab.incident.pods import Door, Pod, open_pod, own_hashes
 from cachelab.incident.scenario import IncidentError, Scenario, load
-from cachelab.incident.service import QUERY, ROOMS, WORDS, Service, on_the_shelf, row, slow, taking
+from cachelab.incident.service import ROOMS, WORDS, Service, on_the_shelf, row, slow, taking
 from cachelab.origin import Product, Size, rows
 from cachelab.trace import Event, Trace, say_seconds
 
@@ -194,30 +194,12 @@ def options(night: Scenario) -> dict[str, Any]:
     """What `stage.run` needs to know besides the actors."""
     return {
         "seed": 0,
-        "latency": QUERY["product"],
+        "latency": taking.get,  # depends on who asks for what
         "capacity": night.slots,
         "hop": HOP,
         "size": SHOP,
-        "setup": _each_its_own_time,
         "limit_seconds": night.seconds + 3_600,
     }
-
-
-class _OwnTimes:
-    """A `latency` that depends on who asks for what; mixed into the knobs of one origin."""
-
-    @property
-    def latency(self) -> float:
-        return taking.get()
-
-    @latency.setter
-    def latency(self, _: float) -> None:
-        """What the stage says is for all statements; here each kind has its own time."""
-
-
-def _each_its_own_time(_: Any, db: Any) -> None:
-    knobs = db._knobs
-    knobs.__class__ = type("OwnTimes", (_OwnTimes, type(knobs)), {})
 
 
 def _serve(playing: Playing, _: Any, request: Request, cache: Any, db: Any) -> None:

@@ -72,7 +72,7 @@ class Door:
 
     def wire(self, cache: Any) -> dict[str, Any]:
         """What a redis-py pool needs to reach the cache of the stage, through this door."""
-        door, known = self, cache.world.store.pool
+        door, known = self, cache.store.pool
 
         class PodConnection(known.connection_class):  # type: ignore[misc, name-defined]
             """A connection that the server may refuse."""
@@ -94,11 +94,8 @@ class Door:
                     super().send_command(*args, **more)
                     return
                 # The same step of the stage, without packing and unpacking what nobody reads.
-                store = self.world.store
-                store.before([args])
-                socket = store.idle.pop() if store.idle else store._socket()
-                self.reply = store._decoded(socket.direct([store.encode(arg) for arg in args]))
-                store.idle.append(socket)
+                self.store.before([args])
+                self.reply = self.store.decoded(self.store.answer(args))
 
             def read_response(self, *args: Any, **more: Any) -> Any:
                 if self.reply is _NONE_YET:

@@ -16,17 +16,15 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from cachelab.origin import Base, Size, rows
+from cachelab.stage.context import Context
 from cachelab.stage.scheduler import EPOCH, Label, Task, current
 from cachelab.stage.sync import Lock
-
-if TYPE_CHECKING:
-    from cachelab.stage.world import World
 
 _TABLE = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO)\s+\"?(\w+)", re.IGNORECASE)
 _EQUALS = re.compile(r"(?:\b(\w+)\.)?\b(\w+)\s*=\s*\?")
@@ -215,7 +213,7 @@ class Cursor:
 class Database:
     """The two copies and the one writer."""
 
-    def __init__(self, world: World, size: Size) -> None:
+    def __init__(self, world: Context, size: Size) -> None:
         self.world = world
         image = master(size)
         self.front, self.back = self._open(image), self._open(image)

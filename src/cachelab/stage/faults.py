@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cachelab.stage.context import Context
 from cachelab.stage.scheduler import SECOND, Task
 from cachelab.trace import say_seconds
-
-if TYPE_CHECKING:
-    from cachelab.stage.world import World
 
 
 class Fault:
     """Something that goes wrong. Subclasses are frozen dataclasses; their state is in the world."""
 
-    def arm(self, world: World) -> None:
+    def arm(self, world: Context) -> None:
         """Called when a run begins."""
 
-    def meet(self, world: World, task: Task, args: Sequence[Any]) -> None:
+    def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
         """Called before each command that `task` sends to the cache."""
 
-    def swallows(self, world: World, args: Sequence[Any]) -> bool:
+    def swallows(self, world: Context, args: Sequence[Any]) -> bool:
         """Whether this command gets lost on its way."""
         return False
 
-    def _nth(self, world: World) -> int:
+    def _nth(self, world: Context) -> int:
         """How often this fault has been looked for, from 1."""
         world.met[self] = world.met.get(self, 0) + 1
         return world.met[self]
@@ -53,13 +51,13 @@ class CacheDown(Fault):
                 f"CacheDown ends after it starts; {self.end} is not after {self.start}."
             )
 
-    def arm(self, world: World) -> None:
+    def arm(self, world: Context) -> None:
         def down() -> None:
-            world.store.down = True
+            world.set_down(True)
             world.note("the cache goes down")
 
         def up() -> None:
-            world.store.down = False
+            world.set_down(False)
             world.note("the cache is back")
 
         if self.start == 0:
@@ -81,7 +79,7 @@ class SlowCommand(Fault):
     def __post_init__(self) -> None:
         _time(self.seconds, "seconds")
 
-    def meet(self, world: World, task: Task, args: Sequence[Any]) -> None:
+    def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
         if str(args[0]).upper() != self.command.upper() or not fnmatchcase(task.name, self.actor):
             return
         if self.nth is not None and self._nth(world) != self.nth:
@@ -97,7 +95,7 @@ class DropMessage(Fault):
     channel: str
     nth: int = 1
 
-    def swallows(self, world: World, args: Sequence[Any]) -> bool:
+    def swallows(self, world: Context, args: Sequence[Any]) -> bool:
         name = str(args[0]).upper()
         if name not in {"PUBLISH", "SPUBLISH"} or str(args[1]) != self.channel:
             return False
@@ -117,7 +115,7 @@ class KeyExpires(Fault):
     def __post_init__(self) -> None:
         _time(self.at, "at")
 
-    def arm(self, world: World) -> None:
+    def arm(self, world: Context) -> None:
         def expire() -> None:
             gone = world.forget(self.key)
             world.note(
@@ -142,7 +140,7 @@ class Pause(Fault):
     def __post_init__(self) -> None:
         _time(self.seconds, "seconds")
 
-    def meet(self, world: World, task: Task, args: Sequence[Any]) -> None:
+    def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
         if not fnmatchcase(task.name, self.actor) or self._nth(world) != self.nth:
             return
         world.note(f"{task.name} stands still for {say_seconds(self.seconds)}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from cachelab.trace import Trace, _silent, say_seconds
+from cachelab.trace import Trace, say_seconds, silent
 
 SECOND = 1_000_000_000  # the clock counts nanoseconds: sums of times are exact
 EPOCH = 1_767_225_600  # 2026-01-01 00:00 UTC, when every run begins
@@ -107,7 +107,7 @@ class Scheduler:
     ) -> None:
         self.hub = getcurrent()
         self.context = contextvars.copy_context()
-        self.context.run(_silent.set, False)
+        self.context.run(silent.set, False)
         self.trace = trace
         self.now = 0
         self.limit = round(limit * SECOND)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cachelab.origin import SMALL, Size
+from cachelab.origin import SMALL, Latency, Size
 from cachelab.patience import Patience
 from cachelab.stage.faults import Fault
 from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
@@ -592,7 +592,7 @@ def explore(
     limit: int = 5_000,
     crashes: int = 0,
     seed: int = 0,
-    latency: float = 0.0,
+    latency: Latency = 0.0,
     capacity: int | None = None,
     faults: Iterable[Fault] = (),
     prune: bool = True,

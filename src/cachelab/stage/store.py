@@ -6,7 +6,7 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import redis
 from fakeredis import FakeServer
@@ -17,10 +17,8 @@ from fakeredis._socket._resp import extract_command
 from cachelab.client import Cache
 from cachelab.fake import ExactConnection, ExactSocket
 from cachelab.keyspace import commands, key_positions
+from cachelab.stage.context import Context
 from cachelab.stage.scheduler import Label, current
-
-if TYPE_CHECKING:
-    from cachelab.stage.world import World
 
 
 def _words(text: str) -> frozenset[str]:
@@ -121,9 +119,9 @@ class StageConnection(ExactConnection):
     _ready = False
 
     @property
-    def world(self) -> World:
-        """By the server, and not a class for each world: fakeredis keeps every class it meets."""
-        return cast("World", self._server.world)  # type: ignore[union-attr]
+    def store(self) -> Store:
+        """By the server, and not a class for each store: fakeredis keeps every class it meets."""
+        return cast("Store", self._server.store)  # type: ignore[union-attr]
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)
@@ -135,11 +133,11 @@ class StageConnection(ExactConnection):
 
     def send_command(self, *args: Any, **more: Any) -> None:
         if self._ready and touches(args):  # UNWATCH is nobody's business
-            self.world.store.before([args])
+            self.store.before([args])
         super().send_command(*args, **more)  # type: ignore[no-untyped-call]
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        store = self.world.store
+        store = self.store
         if store.queued:
             asked, store.queued = store.queued, []
             store.before(asked)
@@ -149,16 +147,16 @@ class StageConnection(ExactConnection):
 class StageCache(Cache):
     """The client that actors are called with: redis-py, straight into fakeredis."""
 
-    world: World
+    store: Store
 
     def _execute_command(self, *args: Any, **options: Any) -> Any:
         if self.connection is not None:
             return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        return self.world.store.execute(self, args, options)
+        return self.store.execute(self, args, options)
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         pipe = super().pipeline(transaction, shard_hint)
-        store, execute = self.world.store, pipe.execute
+        store, execute = self.store, pipe.execute
 
         def labelled(raise_on_error: bool = True) -> Any:
             store.queued = [args for args, _ in pipe.command_stack]
@@ -174,10 +172,10 @@ class StageCache(Cache):
 class Store:
     """The server side: state, snapshot, faults."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Context) -> None:
         self.world = world
         self.server = FakeServer(version=(7, 4))
-        self.server.world = world  # type: ignore[attr-defined]
+        self.server.store = self  # type: ignore[attr-defined]
         lock = self.server.lock
         self.server.dbs = defaultdict(lambda: _Keys(lock))
         for name in ("subscribers", "psubscribers", "ssubscribers"):
@@ -196,7 +194,7 @@ class Store:
             client_class=redis.Redis,
         )
         self.client = StageCache(connection_pool=self.pool, trace=world.trace)
-        self.client.world = world
+        self.client.store = self
         self.encode: Any = self.client.get_encoder().encode
         self.decode: Any = self.client.get_encoder().decode
 
@@ -216,8 +214,7 @@ class Store:
         if scheduler.hop:
             scheduler.pause(task, scheduler.hop, "the network")
         for args in asked:
-            for fault in self.world.faults:
-                fault.meet(self.world, task, args)
+            self.world.meet(task, args)
         if self.down:
             raise redis.ConnectionError("The cache is down.")
 
@@ -226,36 +223,42 @@ class Store:
         if task is None:
             return self.world.look(lambda: self.execute(client, args, options))
         self.before([args])
-        if not task.free and any(f.swallows(self.world, args) for f in self.world.faults):
+        if not task.free and self.world.swallows(args):
             return 0
-        socket = self.idle.pop() if self.idle else self._socket()
         name = args[0]
-        encode = self.encode
-        fields = [encode(arg) for arg in args]
-        if " " in name:
-            fields[:1] = [encode(word) for word in name.split()]
-        reply = socket.direct(fields)
-        self.idle.append(socket)
+        reply = self.answer(args)
         if isinstance(reply, Exception):
             if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
                 return options["EMPTY_RESPONSE"]
             raise reply
         if options.pop("NEVER_DECODE", None) is None:
-            reply = self._decoded(reply)
+            reply = self.decoded(reply)
         options.pop("EMPTY_RESPONSE", None)
         options.pop("keys", None)
         callbacks: Any = client.response_callbacks
         callback = callbacks.get(name)
         return callback(reply, **options) if callback is not None else reply
 
-    def _decoded(self, reply: Any) -> Any:
+    def answer(self, args: Sequence[Any]) -> Any:
+        """What the server says to one command, in bytes; an error is returned, not raised."""
+        encode = self.encode
+        fields = [encode(arg) for arg in args]
+        if " " in args[0]:
+            fields[:1] = [encode(word) for word in args[0].split()]
+        socket = self.idle.pop() if self.idle else self._socket()
+        reply = socket.direct(fields)
+        self.idle.append(socket)
+        return reply
+
+    def decoded(self, reply: Any) -> Any:
+        """The reply of `answer` in texts."""
         kind = type(reply)
         if kind is bytes:
             return self.decode(reply)
         if kind is list:
-            return [self._decoded(item) for item in reply]
+            return [self.decoded(item) for item in reply]
         if kind is dict:
-            return {self._decoded(key): self._decoded(item) for key, item in reply.items()}
+            return {self.decoded(key): self.decoded(item) for key, item in reply.items()}
         return reply
 
     def _socket(self) -> _Socket:

@@ -219,12 +219,8 @@ class Slots:
     """Room for so many statements at once; the others wait in order of arrival."""
 
     def __init__(self, room: int) -> None:
-        self.room = self.free = room
+        self.free = room
         self.waiters: deque[Task] = deque()
-
-    def reset(self) -> None:
-        self.free = self.room
-        self.waiters.clear()
 
     def acquire(self, blocking: bool = True) -> bool:
         task = current()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import inspect
 import random
@@ -18,7 +17,7 @@ from typing import Any, cast
 
 from greenlet import getcurrent
 
-from cachelab.origin import SMALL, Origin, Size
+from cachelab.origin import SMALL, Latency, Origin, Size
 from cachelab.patience import Patience
 from cachelab.stage.database import Database
 from cachelab.stage.faults import Fault
@@ -147,7 +146,7 @@ class World:
     """The cache, the database and the trace of the stage. Make one with `open_world`."""
 
     size: Size = SMALL
-    latency: float = 0.0
+    latency: Latency = 0.0
     capacity: int | None = None
     faults: tuple[Fault, ...] = ()
     met: dict[Fault, int] = field(default_factory=dict)
@@ -216,6 +215,19 @@ class World:
             self.trace.freshness.deleted(key)
         return gone
 
+    def meet(self, task: Task, args: Sequence[Any]) -> None:
+        """Let the faults strike before a command that `task` sends."""
+        for fault in self.faults:
+            fault.meet(self, task, args)
+
+    def swallows(self, args: Sequence[Any]) -> bool:
+        """Whether a fault loses this command on its way."""
+        return any(fault.swallows(self, args) for fault in self.faults)
+
+    def set_down(self, down: bool) -> None:
+        """The cache does not answer any more, or does so again."""
+        self.store.down = down
+
     # Looking --------------------------------------------------------------------------------
 
     def look(self, do: Callable[[], Any]) -> Any:
@@ -264,15 +276,9 @@ class World:
         self.store.reset()
         self.database.reset()
         self.cache.trace = self.db.trace = trace
-        knobs = self.db._knobs
-        knobs.queries = knobs.writes = 0
-        knobs.changed.clear()
-        knobs.latency = self.latency
-        if isinstance(knobs.slots, Slots):
-            knobs.slots.reset()
+        self.db.begin_again(self.latency)
         if self._known is not None:
-            known = copy.deepcopy(self._known)
-            trace.freshness._statements, trace.freshness._keys = known
+            trace.freshness.learn(self._known)
         if self.patches is not None:
             self.patches.reset()
             self.patches.seed(self.seed)
@@ -319,7 +325,7 @@ class World:
 
     def let_go(self) -> None:
         """Hold the trace no longer, which holds the world: it goes with whoever has it."""
-        self.trace.freshness._clock = self._clock
+        self.trace.freshness.clock = self._clock
         self._trace = None
         if self.scheduler is not None:
             self.scheduler.trace = StageTrace(clock=self._clock, exact=True)
@@ -363,8 +369,7 @@ class World:
         self.fresh(scheduler)
         if self.patches is not None:  # what it draws, a uuid say, is not drawn again by the actors
             self.patches.seed(self.seed + 1_000_003)
-        self.latency, latency = 0.0, self.latency
-        self.db._knobs.latency = 0.0
+        self.db.latency = 0.0
         scheduler.on_end.append(self._actor_ended)
         task = scheduler.spawn("setup", self._body(setup))
         try:
@@ -372,13 +377,11 @@ class World:
         finally:
             scheduler.close()
             self.database.abandon_of(scheduler.tasks)
-            self.latency = latency
         if isinstance(task.answer, BaseException):
             raise task.answer
         self.store.keep()
         self.database.keep()
-        freshness = self.trace.freshness
-        self._known = (freshness._statements, freshness._keys)
+        self._known = self.trace.freshness.known()
 
 
 @contextmanager
@@ -386,7 +389,7 @@ def open_world(
     roots: Iterable[Any],
     *,
     size: Size = SMALL,
-    latency: float = 0.0,
+    latency: Latency = 0.0,
     capacity: int | None = None,
     faults: Iterable[Fault] = (),
     seed: int = 0,
@@ -394,7 +397,7 @@ def open_world(
     """A new world with everything patched for the length of the block, and nothing after it."""
     if current() is not None:
         raise Refused("An actor cannot run a stage of its own: run it outside.")
-    if not 0 <= latency < 86_400:
+    if not callable(latency) and not 0 <= latency < 86_400:
         raise ValueError(f"latency is a time in seconds from 0 to a day; this is {latency!r}.")
     armed = tuple(faults)
     for fault in armed:
@@ -414,8 +417,7 @@ def open_world(
         world.patches = None
         patches.remove()
         if hasattr(world, "db"):
-            world.db._knobs.latency = 0.0  # looking at it takes no time
-            world.db._knobs.slots = None
+            world.db.latency, world.db.capacity = 0.0, None  # looking at it takes no time
             world.cache.trace = world.db.trace = Trace()  # looking leaves no trace
 
 
@@ -514,7 +516,7 @@ def run(
     *,
     seed: int = 0,
     spread: float = 0.0,
-    latency: float = 0.0,
+    latency: Latency = 0.0,
     capacity: int | None = None,
     setup: Callable[..., Any] | None = None,
     faults: Iterable[Fault] = (),
@@ -529,7 +531,8 @@ def run(
     `actors`: functions of `(cache, db)` or of nothing; or `(start_seconds, function)`; or `Actor`;
     or a dict of them by name. Without a start of their own they arrive evenly over `spread`
     seconds. `seed` 0 serves whoever came first; any other draws the order. `latency` seconds a
-    statement, `capacity` statements at once (None: any number), `hop` seconds a cache command.
+    statement (or a function that says so for the one that comes), `capacity` statements at once
+    (None: any number), `hop` seconds a cache command.
     `setup(cache, db)` runs first, off the record. `crash=("reader", 2)` stops that actor for ever
     before its second operation. `limit_seconds` is virtual, `wall_limit` real.
 

@@ -1,0 +1,47 @@
+"""What the store, the database and a fault ask of the world that they are part of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from cachelab.stage.scheduler import Label, Scheduler, Task
+from cachelab.trace import Trace
+
+
+class Context(Protocol):
+    """A world, as its parts see it: they are below it and do not import it."""
+
+    met: dict[Any, int]  # how often each fault has been looked for in this run
+    scheduler: Scheduler | None
+
+    @property
+    def trace(self) -> Trace:
+        """What has happened in this run."""
+
+    def labels(self, args: Sequence[Any]) -> Label:
+        """What one command of the cache touches."""
+
+    def meet(self, task: Task, args: Sequence[Any]) -> None:
+        """Let the faults strike before a command that `task` sends."""
+
+    def swallows(self, args: Sequence[Any]) -> bool:
+        """Whether a fault loses this command on its way."""
+
+    def set_down(self, down: bool) -> None:
+        """The cache does not answer any more, or does so again."""
+
+    def forget(self, key: str) -> bool:
+        """Take a key out of the cache, as expiry does; whether it was there."""
+
+    def look(self, do: Callable[[], Any]) -> Any:
+        """Call `do` off the record, at the world's own time, without any switch."""
+
+    def draw(self) -> int:
+        """SQL's random()."""
+
+    def note(self, text: str) -> None:
+        """A remark of the stage itself."""
+
+    def at(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do something at a virtual time."""
