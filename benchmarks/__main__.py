@@ -175,7 +175,7 @@ def machine() -> Iterator[str]:
 
 def server() -> str:
     """The cache server that the benchmarks start, by name and version."""
-    from cachelab import server as servers
+    from cachelab.cache import server as servers
 
     found: Any = servers.find({k: v for k, v in os.environ.items() if k not in ELSEWHERE})
     try:

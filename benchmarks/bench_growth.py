@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Row, Target, figure
-from cachelab import server, stage
+from cachelab import stage
 from cachelab.board.standing import Board
 from cachelab.board.stream import BOARD
+from cachelab.cache import server
 from cachelab.models import (
     early_refresh,
     eviction,

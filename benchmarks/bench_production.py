@@ -20,8 +20,8 @@ from typing import Any
 
 from benchmarks.files import room_for
 from benchmarks.table import Row, Target
-from cachelab import server as servers
-from cachelab.comparison import RIGS, Async, Origin, Place, Rig, bring_all, crowd
+from cachelab.cache import server as servers
+from cachelab.lab.comparison import RIGS, Async, Origin, Place, Rig, bring_all, crowd
 from cachelab.patterns.production import ProductionCache, connect
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from benchmarks.files import room_for
 from benchmarks.table import Row, Target
-from cachelab import origin, server, stage
-from cachelab.client import Cache
+from cachelab import origin, stage
+from cachelab.cache import server
+from cachelab.cache.client import Cache
 from cachelab.patterns import cache_aside
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 TITLE = "The stage: 800 readers against 8 s, and schedules a second"
 BUDGET = 30.0

@@ -160,7 +160,7 @@ def rows(tiny: bool = False) -> Iterator[Row]:
 
 def parts(home: str) -> tuple[str | None, str]:
     """The server's binary (None: there is none) and the seeded shop's file under `home`."""
-    from cachelab import server
+    from cachelab.cache import server
 
     shops = sorted(Path(home).rglob("shop-*.sqlite"), key=lambda path: path.stat().st_size)
     for look in (server.from_path, server.from_wheel):

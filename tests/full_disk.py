@@ -72,10 +72,11 @@ def tell(way: str, disk: Path) -> dict[str, tuple[str, str]]:
     """What is seen and what is kept, by what was tried; a wrong end is an AssertionError."""
     from sqlalchemy.exc import OperationalError
 
-    from cachelab import board, cli
+    from cachelab import board
     from cachelab.board.stream import BoardError
+    from cachelab.cache.server import ServerError
+    from cachelab.command import cli
     from cachelab.lab import Lab
-    from cachelab.server import ServerError
     from tools import build as builder
 
     told = {}

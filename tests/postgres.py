@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psycopg
 
-from cachelab.guard import Guard
+from cachelab.process.guard import Guard
 
 # initdb and the server refuse to be root.
 USER = "postgres" if os.getuid() == 0 else None

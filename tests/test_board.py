@@ -21,16 +21,18 @@ import pytest
 import redis
 
 import cachelab
-from cachelab import board, cli, verdict
-from cachelab import server as servers
+from cachelab import board
 from cachelab.board import posting, standing, words
 from cachelab.board.posting import Learner, Line
 from cachelab.board.standing import Board, Watch, as_html, as_text
 from cachelab.board.stream import BOARD, LONGEST_NAME, ROSTER, BoardError, connect
-from cachelab.verdict import Verdict
+from cachelab.cache import server as servers
+from cachelab.command import cli
+from cachelab.record import verdict
+from cachelab.record.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEMA = json.loads((Path(cachelab.__file__).parent / "schemas" / "board.json").read_text())
+SCHEMA = json.loads((Path(cachelab.__file__).parent / "board" / "board.json").read_text())
 ID = "00_start_here.remember"
 SECRET = "my_secret_code"
 

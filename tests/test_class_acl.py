@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import redis
 
-from cachelab import cli
-from cachelab import server as servers
 from cachelab.board import learners
 from cachelab.board.posting import Learner, Line
 from cachelab.board.standing import Board
 from cachelab.board.stream import BOARD, ROSTER, BoardError, connect
+from cachelab.cache import server as servers
+from cachelab.cache.server import ServerUnfit
+from cachelab.command import cli
 from cachelab.lab import Lab
-from cachelab.server import ServerUnfit
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no server for Windows")
 

@@ -16,14 +16,15 @@ import jsonschema
 import pytest
 
 import cachelab
-from cachelab import cli, exercises, jupyter
-from cachelab.exercises.notebook import CannotJudge, judge_lab, read_lab
+from cachelab import exercises
+from cachelab.command import cli, jupyter
+from cachelab.submission.notebook import CannotJudge, judge_lab, read_lab
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "labs" / "05_cache_aside.ipynb"
 SOLUTION = ROOT / "solutions" / "05_cache_aside.ipynb"
 FIXTURES = str(Path(__file__).parent / "fixtures" / "exercises")
-SCHEMA = json.loads((Path(cachelab.__file__).parent / "schemas" / "check.json").read_text())
+SCHEMA = json.loads((Path(cachelab.__file__).parent / "submission" / "check.json").read_text())
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_lab_that_does_its_worst_is_judged_all_the_same(tmp_path, capsys, monk
         "import cachelab; cachelab.check('90_throw_away.nothing', nothing)",
     )
     # Enough for the imports of the first cell and of a check, also on a busy machine.
-    monkeypatch.setattr("cachelab.exercises.notebook.CHECK_SECONDS", 8.0)
+    monkeypatch.setattr("cachelab.submission.notebook.CHECK_SECONDS", 8.0)
     judged = judge_lab(path, cell_seconds=12.0)
     told = {exercise.id.partition(".")[2]: verdict for exercise, verdict in judged.verdicts}
     assert told["first"]["outcome"] == "passed", told["first"]

@@ -18,12 +18,12 @@ import psutil
 import pytest
 
 import cachelab
-from cachelab import cli
-from cachelab.exercises import notebook as judging
+from cachelab.command import cli
+from cachelab.submission import notebook as judging
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "00_start_here"
-SCHEMA = json.loads((Path(cachelab.__file__).parent / "schemas" / "check.json").read_text())
+SCHEMA = json.loads((Path(cachelab.__file__).parent / "submission" / "check.json").read_text())
 
 pytestmark = [
     pytest.mark.slow,
@@ -99,7 +99,7 @@ TOO_MUCH = {
 INSIDE = """
 import json, multiprocessing, os, pathlib, shutil, sqlite3, subprocess, sys, tempfile
 import cachelab
-from cachelab.exercises import fence
+from cachelab.submission import fence
 
 there, here, told = sys.argv[1], os.getcwd(), {}
 tempfile.tempdir = here
@@ -307,8 +307,9 @@ SUBMISSIONS = {
     ),
     "patches the check": Submission(
         (
-            "import cachelab.exercises, cachelab.verdict\n"
-            "won = cachelab.verdict.Verdict('passed', '!', exercise='00_start_here.recall')\n"
+            "import cachelab.exercises\n"
+            "from cachelab.record.verdict import Verdict\n"
+            "won = Verdict('passed', '!', exercise='00_start_here.recall')\n"
             "cachelab.check = cachelab.exercises.check = lambda *_: won\n"
             "cachelab.exercises.judge_in = lambda *_: won",
         ),

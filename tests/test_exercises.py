@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from cachelab import exercises
 from cachelab.exercises import UnknownExercise, catalogue, check, find, hint, judge_in
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.world import World, _guard
-from cachelab.patience import Patience
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.world import World, _guard
+from cachelab.process.patience import Patience
 
 FIXTURES = str(Path(__file__).parent / "fixtures" / "exercises")
 
@@ -220,7 +220,7 @@ def test_what_the_answer_prints_is_in_the_verdict_and_nowhere_else(capsys):
         return None
 
     verdict = check("90_throw_away.first", noisy)
-    assert verdict.printed.startswith("asking for 1 <cachelab.client.Cache")
+    assert verdict.printed.startswith("asking for 1 <cachelab.cache.client.Cache")
     assert "0x" not in verdict.printed
     assert capsys.readouterr().out == ""
 

@@ -24,8 +24,8 @@ from answers import right, wrong
 from cachelab import edge, exercises
 from cachelab.edge import nginx
 from cachelab.exercises import Exercise, catalogue, check
-from cachelab.limits import CHECK_SECONDS
-from cachelab.patience import Patience
+from cachelab.process.limits import CHECK_SECONDS
+from cachelab.process.patience import Patience
 
 ROOT = Path(__file__).resolve().parents[1]
 HURRY = 0.05  # seconds for a call that will not end
@@ -177,7 +177,7 @@ def test_the_untouched_stub_is_not_attempted(exercise):
 @pytest.fixture
 def patient(monkeypatch):
     """What is right is right on a slow machine too; how long checks take, `make bench` tells."""
-    monkeypatch.setattr("cachelab.exercises.trial.CHECK_SECONDS", 60.0)
+    monkeypatch.setattr("cachelab.judge.trial.CHECK_SECONDS", 60.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -334,7 +334,7 @@ HOSTILE = [
 @pytest.fixture
 def impatient(monkeypatch):
     """An endless answer is stopped after 0.05 s, not 2: there are hundreds of them."""
-    monkeypatch.setattr("cachelab.exercises.trial.SECONDS", HURRY)
+    monkeypatch.setattr("cachelab.judge.trial.SECONDS", HURRY)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -359,7 +359,7 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
 @pytest.mark.slow
 def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):
     with monkeypatch.context() as hurried:
-        hurried.setattr("cachelab.exercises.trial.SECONDS", HURRY)
+        hurried.setattr("cachelab.judge.trial.SECONDS", HURRY)
         for answer in (catches_everything, asks_the_shell_to_leave, drops_the_table):
             check(exercise.id, answer)
     assert check(exercise.id, right(exercise.id)[0]).outcome == "passed"

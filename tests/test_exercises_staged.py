@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, judge
-from cachelab.patience import Patience
-from cachelab.verdict import Verdict
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, judge
+from cachelab.process.patience import Patience
+from cachelab.record.verdict import Verdict
 
 
 def judged(judge_it: Callable[[Any, Trial], Any], answer: Callable[..., Any]) -> Verdict:

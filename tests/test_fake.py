@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from cachelab import server
+from cachelab.cache import server
 
 WAYS = {
     "SET EX": lambda cache: cache.set("k", "v", ex=30),

@@ -29,13 +29,13 @@ import sqlalchemy as sa
 from full_disk import saved
 from processes import within
 
-from cachelab import cli, jupyter
 from cachelab import origin as shop
-from cachelab import server as servers
-from cachelab.exercises import notebook as judging
+from cachelab.cache import server as servers
+from cachelab.command import cli, jupyter
 from cachelab.lab import Lab
 from cachelab.patterns import cache_aside
 from cachelab.patterns.production import ProductionCache
+from cachelab.submission import notebook as judging
 from tools import build as builder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -534,7 +534,9 @@ def test_a_clock_that_was_set_back_overwrites_no_backup(
             keep(lab)
     kept = {file.read_text() for file in tmp_path.glob("*.backup-*")}
     assert kept == {
-        f"{n}, {m}" for n in ("one", "two", "three") for m in ("tools.build", "cachelab.cli")
+        f"{n}, {m}"
+        for n in ("one", "two", "three")
+        for m in ("tools.build", "cachelab.command.cli")
     }
 
 

@@ -11,9 +11,9 @@ from worlds import World, world
 
 from cachelab import figures
 from cachelab.figures import MARKS, lanes, sequence, show
-from cachelab.freshness import Served
 from cachelab.patterns import cache_aside
-from cachelab.trace import KINDS, Trace
+from cachelab.record.freshness import Served
+from cachelab.record.trace import KINDS, Trace
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from cachelab import server as servers
+from cachelab.cache import server as servers
 from cachelab.lab import Lab
 from cachelab.patterns import cache_aside
 

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from processes import is_alive, within
 
-from cachelab import guard as guards
-from cachelab.guard import Guard, GuardError
+from cachelab.process import guard as guards
+from cachelab.process.guard import Guard, GuardError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no supervisor")
 
@@ -28,7 +28,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 OWNER = """
 import json, os, sys, time
-from cachelab.guard import Guard
+from cachelab.process.guard import Guard
 guard = Guard()
 pid = guard.spawn([sys.executable, "-c", "import time; time.sleep(600)"])
 told = {"folder": str(guard.folder), "pid": pid, "supervisor": guard.supervisor.pid}

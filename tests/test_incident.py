@@ -26,7 +26,7 @@ from cachelab.incident.pods import MOST_CLIENTS, hash, own_hashes
 from cachelab.incident.report import TEMPLATE, curves_of
 from cachelab.incident.scenario import PAGES, scenario, schema
 from cachelab.incident.service import Service
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 SHIPPED = sorted(incident.scenarios())
 SMALL = {

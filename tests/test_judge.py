@@ -26,7 +26,7 @@ STEPS = {
     if "name" in step
 }
 INPUTS = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))["inputs"]
-SCHEMA = json.loads((ROOT / "src/cachelab/schemas/check.json").read_text("utf-8"))
+SCHEMA = json.loads((ROOT / "src/cachelab/submission/check.json").read_text("utf-8"))
 posix = pytest.mark.skipif(os.name != "posix", reason="the action runs on Linux and macOS")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cachelab.jupyter import Refused, refuse_strangers, refuse_taken_port, set_environment
+from cachelab.command.jupyter import Refused, refuse_strangers, refuse_taken_port, set_environment
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def start(root: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """`cachelab lab` on a folder of the test's own, without a home folder."""
     code = (
-        "import sys; from pathlib import Path; import cachelab.jupyter as j; "
+        "import sys; from pathlib import Path; import cachelab.command.jupyter as j; "
         f"j.project_root = lambda: Path({str(root)!r}); sys.exit(j.launch(sys.argv[1:]))"
     )
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "CACHELAB"))}
@@ -232,7 +232,8 @@ def test_a_taken_port_that_was_asked_for_gets_one_sentence(clone: Path) -> None:
 def test_a_project_that_cannot_be_written_sends_jupyter_to_a_temp_folder(tmp_path: Path) -> None:
     (tmp_path / ".cachelab").write_text("a file where a folder is needed")
     code = (
-        "import sys; from pathlib import Path; from cachelab.jupyter import set_environment; "
+        "import sys; from pathlib import Path; "
+        "from cachelab.command.jupyter import set_environment; "
         "given = {}; set_environment(Path(sys.argv[1]), given); "
         "folder = Path(given['CACHELAB_HOME']).parent; print(folder, folder.is_dir())"
     )

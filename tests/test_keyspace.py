@@ -14,8 +14,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelab import keyspace, server
-from cachelab.keyspace import Keyspace, Refused
+from cachelab.cache import keyspace, server
+from cachelab.cache.keyspace import Keyspace, Refused
 
 PREFIX = "cachelab:0badcafe:"
 KEPT = Keyspace(PREFIX, place="example:6379")

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 import cachelab
-from cachelab import lab as labs
 from cachelab.lab import Lab
+from cachelab.lab import lab as labs
 from cachelab.patterns import cache_aside
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cachelab import comparison
-from cachelab.comparison import BEHAVIOURS, RIGS, Table
-from cachelab.errors import OneSentence
+from cachelab.lab import comparison
+from cachelab.lab.comparison import BEHAVIOURS, RIGS, Table
+from cachelab.process.errors import OneSentence
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachelab import patience, stage
-from cachelab.limits import PRINTED_CHARS, Left, OutOfTime, limited, run
-from cachelab.patience import Patience, waited
+from cachelab import stage
+from cachelab.process import patience
+from cachelab.process.limits import PRINTED_CHARS, Left, OutOfTime, limited, run
+from cachelab.process.patience import Patience, waited
 
 QUICK = 0.2  # seconds given to an answer that never ends
 AT_MOST = 5.0  # seconds in which any of these must be over, on a machine however busy
@@ -432,7 +433,7 @@ def test_a_process_ends_although_an_answer_in_it_never_did():
     script = """
         import sys, threading, time
         from concurrent.futures import ThreadPoolExecutor
-        from cachelab.limits import run
+        from cachelab.process.limits import run
         def stubborn():
             while True:
                 try: time.sleep(1)

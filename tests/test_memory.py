@@ -12,9 +12,9 @@ import pytest
 from cachelab import stage
 from cachelab.models import inputs
 from cachelab.patterns import cache_aside
+from cachelab.record.trace import Event
 from cachelab.stage.scheduler import Task
 from cachelab.stage.world import CROWD, World
-from cachelab.trace import Event
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ import pytest
 import redis
 from processes import is_alive, within
 
-from cachelab import nodes
-from cachelab.errors import OneSentence
-from cachelab.server import ServerError, ServerUnfit, from_path, from_wheel
+from cachelab.cache import nodes
+from cachelab.cache.server import ServerError, ServerUnfit, from_path, from_wheel
+from cachelab.process.errors import OneSentence
 
 SOURCES = str(Path(nodes.__file__).parents[1])
 GONE_SECONDS = 5.0
@@ -162,7 +162,7 @@ def test_another_group_ends_the_one_before() -> None:
 
 PROGRAM = """
 import sys
-from cachelab import nodes
+from cachelab.cache import nodes
 group = {}
 print(*[node.server.pid for node in group], group.guard.supervisor.pid, flush=True)
 sys.stdin.read()

@@ -17,8 +17,8 @@ import pytest
 import redis
 from test_nodes import live
 
-from cachelab import nodes
-from cachelab.server import ServerError
+from cachelab.cache import nodes
+from cachelab.cache.server import ServerError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = ROOT / "notebooks" / "16_beyond_one_node.ipynb"

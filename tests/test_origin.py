@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 from worlds import World, world
 
-from cachelab import origin
 from cachelab.origin import SMALL, Origin
-from cachelab.trace import Trace
+from cachelab.origin import shop as origin
+from cachelab.record.trace import Trace
 
 
 @pytest.fixture

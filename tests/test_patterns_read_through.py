@@ -17,13 +17,14 @@ import redis
 import sqlalchemy as sa
 from dogpile.cache import make_region
 
-from cachelab import server, stage
-from cachelab.client import Cache
+from cachelab import stage
+from cachelab.cache import server
+from cachelab.cache.client import Cache
 from cachelab.origin import Product
 from cachelab.patterns import cache_aside, read_through
 from cachelab.patterns.read_through import Entity, ReadThrough
 from cachelab.patterns.single_flight import SingleFlight
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[1]
 TTL, ABSENT_TTL = 300, 7

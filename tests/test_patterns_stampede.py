@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cachelab import stage, traffic
+from cachelab import stage
+from cachelab.lab import traffic
 from cachelab.models import early_refresh as early_model
 from cachelab.models import jitter as jitter_model
 from cachelab.models import revalidate

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cachelab import predict as module
-from cachelab.predict import parsed, predict, recap, reveal
+from cachelab.figures import predict as module
+from cachelab.figures.predict import parsed, predict, recap, reveal
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 ASK = "How many of 800 reach the database?"

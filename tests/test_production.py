@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from cachelab import stage, traffic
-from cachelab.errors import OneSentence
-from cachelab.lab import Lab
+from cachelab import stage
+from cachelab.lab import Lab, traffic
 from cachelab.patterns import production
 from cachelab.patterns.production import Busy, ProductionCache
+from cachelab.process.errors import OneSentence
 
 KEY = "product:v1:1"
 

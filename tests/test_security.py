@@ -22,11 +22,11 @@ import pytest
 from processes import is_alive, within
 from test_jupyter import Running
 
-from cachelab import server
 from cachelab.board import watch
 from cachelab.board.posting import BoardError
-from cachelab.cli import main
-from cachelab.server import ServerError
+from cachelab.cache import server
+from cachelab.cache.server import ServerError
+from cachelab.command.cli import main
 from cachelab.widgets import tipping
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no server is st
 # Everything of ours that listens or writes, in one process, as a kernel would have it.
 EVERYTHING = """
 import json, sys
-from cachelab import edge, lab, nodes, server
+from cachelab import edge, lab
+from cachelab.cache import nodes, server
 
 one = lab.Lab()
 alone = server.start(server.from_wheel(), where="ours", tcp=True)
@@ -251,7 +252,7 @@ def test_under_the_widest_umask_nobody_else_reads_the_token_or_changes_what_a_ke
 
 
 def test_a_private_folder_that_was_open_is_closed_when_jupyterlab_starts(tmp_path: Path) -> None:
-    from cachelab.jupyter import private_folder
+    from cachelab.command.jupyter import private_folder
 
     (tmp_path / ".cachelab").mkdir()
     (tmp_path / ".cachelab").chmod(0o777)

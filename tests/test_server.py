@@ -21,9 +21,9 @@ import pytest
 import redis
 from processes import is_alive, within
 
-from cachelab import server as servers
-from cachelab.guard import Guard
-from cachelab.server import ServerError, ServerUnfit
+from cachelab.cache import server as servers
+from cachelab.cache.server import ServerError, ServerUnfit
+from cachelab.process.guard import Guard
 
 SOURCES = str(Path(servers.__file__).parents[1])
 GONE_SECONDS = 2.0
@@ -306,7 +306,7 @@ def test_a_thousand_readers_at_once_see_no_error(ours: servers.OurServer) -> Non
 
 KERNEL = """
 import json, os, sys, time
-from cachelab import server as servers
+from cachelab.cache import server as servers
 server = servers.start(servers.from_{which}(), where="")
 server.client().set("a", 1)
 told = {{"pid": server.pid, "supervisor": server.guard.supervisor.pid,

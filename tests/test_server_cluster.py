@@ -13,8 +13,8 @@ import redis
 from processes import within
 from test_nodes import live
 
-from cachelab import nodes
-from cachelab import server as servers
+from cachelab.cache import nodes
+from cachelab.cache import server as servers
 from cachelab.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[1]

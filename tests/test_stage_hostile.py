@@ -23,9 +23,9 @@ from time import time as now
 import pytest
 
 from cachelab import stage
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
+from cachelab.record.trace import Trace
 from cachelab.stage import patches
-from cachelab.trace import Trace
 
 MODULE_LOCK = threading.Lock()
 
@@ -496,7 +496,8 @@ def test_defaults_attributes_and_closures_that_hold_a_clock_follow_the_virtual_o
 
 LEAVES_INSIDE_A_FENCE = """
 import os
-from cachelab import limits, stage
+from cachelab import stage
+from cachelab.process import limits
 
 def leaves_at_once(cache, db):
     os._exit(4)
@@ -515,7 +516,8 @@ def test_an_actor_that_ends_the_process_inside_a_fence_is_stopped():
 
 FIRST_RUN_INSIDE_A_FENCE = """
 import os
-from cachelab import limits, stage
+from cachelab import stage
+from cachelab.process import limits
 
 def asks(cache, db):
     return cache.get("k")

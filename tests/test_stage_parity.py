@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cachelab import origin, server, stage
-from cachelab.client import Cache
+from cachelab import origin, stage
+from cachelab.cache import server
+from cachelab.cache.client import Cache
 from cachelab.origin import Origin, User
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 
 @pytest.fixture(scope="module")

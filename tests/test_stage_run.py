@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from cachelab import stage
 from cachelab.origin import User
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
 
 GLOBAL_LOCK = threading.Lock()
 GLOBAL_QUEUE: queue.Queue[str] = queue.Queue()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelab.freshness import Served
-from cachelab.trace import KINDS, Event, Trace, merge, say_seconds
+from cachelab.record.freshness import Served
+from cachelab.record.trace import KINDS, Event, Trace, merge, say_seconds
 
 
 def trace_of(*kinds: str) -> Trace:

@@ -16,11 +16,11 @@ from itertools import pairwise
 import psutil
 import pytest
 
-from cachelab import server as servers
 from cachelab import stage
+from cachelab.cache import server as servers
 from cachelab.lab import Lab
+from cachelab.lab.traffic import TrafficError, burst, poisson, source_of
 from cachelab.patterns import cache_aside, single_flight, token_lock
-from cachelab.traffic import TrafficError, burst, poisson, source_of
 
 KEY = "product:v1:1"
 OTHER = 7
@@ -230,7 +230,7 @@ def test_processes_of_readers_die_with_the_one_that_started_them(live, tmp_path)
         textwrap.dedent(
             """
             import threading, time
-            from cachelab import traffic
+            from cachelab.lab import traffic
             from cachelab.lab import Lab
 
             def slow(cache, db):
@@ -249,7 +249,7 @@ def test_processes_of_readers_die_with_the_one_that_started_them(live, tmp_path)
         while len(children) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
             found = psutil.Process(parent.pid).children(recursive=True)
-            children = [child for child in found if "cachelab.traffic" in _line(child)]
+            children = [child for child in found if "cachelab.lab.traffic" in _line(child)]
     finally:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
@@ -330,7 +330,7 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_that_they_should():
 
 def test_the_same_seed_gives_the_same_stream_in_every_process():
     told = subprocess.run(
-        [sys.executable, "-c", "from cachelab.traffic import poisson; print(poisson(2, 9, 5))"],
+        [sys.executable, "-c", "from cachelab.lab.traffic import poisson; print(poisson(2, 9, 5))"],
         capture_output=True,
         text=True,
         check=True,

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cachelab.trace import Trace
-from cachelab.verdict import OUTCOMES, Verdict, one_line, short
+from cachelab.record.trace import Trace
+from cachelab.record.verdict import OUTCOMES, Verdict, one_line, short
 
 
 def a_trace() -> Trace:

@@ -29,8 +29,9 @@ import yaml
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cachelab import cli, edge
-from cachelab import server as servers
+from cachelab import edge
+from cachelab.cache import server as servers
+from cachelab.command import cli
 from cachelab.edge import nginx
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from answers import Wrong, wrong
 from answers.__main__ import main as print_quotes
 
-from cachelab.cli import examine, main
+from cachelab.command.cli import examine, main
 from cachelab.edge import EdgeError, nginx
 from cachelab.exercises import catalogue, check, labs
 from tools import slides

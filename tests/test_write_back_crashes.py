@@ -25,11 +25,12 @@ import pytest
 import redis
 import sqlalchemy as sa
 
-from cachelab import origin, traffic
-from cachelab import server as servers
+from cachelab import origin
+from cachelab.cache import server as servers
+from cachelab.cache.server import OurServer, ServerUnfit
+from cachelab.lab import traffic
 from cachelab.models import write_back as model
 from cachelab.patterns import write_back, write_back_stream
-from cachelab.server import OurServer, ServerUnfit
 
 pytestmark = [
     pytest.mark.slow,

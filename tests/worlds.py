@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cachelab import origin, server
-from cachelab.client import Cache
+from cachelab import origin
+from cachelab.cache import server
+from cachelab.cache.client import Cache
 from cachelab.origin import Origin
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 
 class ManualClock:

@@ -140,7 +140,7 @@ def closing(judged: Sequence[Judged]) -> str:
 
 
 def write(folder: Path, judged: Sequence[Judged]) -> None:
-    """One JSON file a lab, of the shape of `src/cachelab/schemas/check.json`."""
+    """One JSON file a lab, of the shape of `src/cachelab/submission/check.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(judged, 1):
         if one.verdict is not None:

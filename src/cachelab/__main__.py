@@ -2,6 +2,6 @@
 
 import sys
 
-from cachelab.cli import main
+from cachelab.command.cli import main
 
 sys.exit(main())

@@ -26,7 +26,7 @@ LIVE = "from cachelab.widgets import stampede_explorer\n\nhero = stampede_explor
 SOURCE = (
     f'# %% [markdown]\n# # Move a slider\n\n# %% tags=["widget"]\n{LIVE}\n\n'
     "# %%\nprint(hero.values)\n\n# %%\nfrom cachelab import widgets\n"
-    "from cachelab.predict import predict, recap, reveal\n\n"
+    "from cachelab.figures.predict import predict, recap, reveal\n\n"
     'predict("How many of 800 reach the database?", key="naive", unit="readers")\n\n'
     '# %%\nreveal("naive", 41)\n\n'
     + "\n".join(f'# %% tags=["widget"]\nwidgets.{name}_explorer()\n' for name in EXPLORERS)

@@ -38,9 +38,9 @@ import run  # noqa: E402
 import spawner  # noqa: E402
 from processes import within  # noqa: E402
 
-from cachelab import server as servers  # noqa: E402
 from cachelab.board import learners as board_learners  # noqa: E402
-from cachelab.guard import Guard  # noqa: E402
+from cachelab.cache import server as servers  # noqa: E402
+from cachelab.process.guard import Guard  # noqa: E402
 
 LEARNERS = int(os.environ.get("CACHELAB_HUB_LEARNERS", "3"))
 EXERCISES = ["cache_down", "read", "update", "values", "version"]

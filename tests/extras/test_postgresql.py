@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from postgres import Cluster, binaries, cluster
 from processes import is_alive, within
 
-from cachelab import origin, traffic
-from cachelab.guard import Guard
-from cachelab.lab import Lab
+from cachelab import origin
+from cachelab.lab import Lab, traffic
 from cachelab.origin import SMALL, Origin
 from cachelab.patterns import cache_aside
-from cachelab.trace import Trace
+from cachelab.process.guard import Guard
+from cachelab.record.trace import Trace
 
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'cachelab%' ORDER BY 1"
 

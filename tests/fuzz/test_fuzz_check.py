@@ -10,12 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tried import ANY_JSON, ANY_TEXT, cut, is_sentence, printed, tried
 
-from cachelab import cli
-from cachelab.exercises import notebook
+from cachelab.command import cli
+from cachelab.submission import notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = json.loads((ROOT / "labs" / "00_start_here.ipynb").read_text("utf-8"))
-SCHEMA = json.loads(files("cachelab").joinpath("schemas/check.json").read_text("utf-8"))
+SCHEMA = json.loads(files("cachelab").joinpath("submission/check.json").read_text("utf-8"))
 
 
 class NoKernel(notebook._Run):

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tried import ANY_JSON, ANY_TEXT, NUMBERS, cut, is_sentence, tried
 
-from cachelab.trace import KINDS, Event, Trace
+from cachelab.record.trace import KINDS, Event, Trace
 
 TIMES = st.floats(0, 1e12, allow_nan=False)
 EVENTS = st.builds(

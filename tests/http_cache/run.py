@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cachelab import edge
-from cachelab.guard import Guard
+from cachelab.process.guard import Guard
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -124,11 +124,17 @@ ROOMS: dict[str, tuple[str, dict[str, list[str]]]] = {
         "src/cachelab/exercises",
         {
             "__init__": [*TRIAL, *CONTRACT],
-            "exercise": [*TRIAL, *CONTRACT],
+        },
+    ),
+    "judge": (
+        "src/cachelab/judge",
+        {name: [*TRIAL, *CONTRACT] for name in ("exercise", "trial", "world")},
+    ),
+    "submission": (
+        "src/cachelab/submission",
+        {
             "fence": [*TRIAL, "test_cli_submissions.py", *CONTRACT],
             "notebook": ["test_cli_submissions.py", "test_cli.py"],
-            "trial": [*TRIAL, *CONTRACT],
-            "world": [*TRIAL, *CONTRACT],
         },
     ),
     "judges": (

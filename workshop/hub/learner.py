@@ -13,7 +13,7 @@ from pathlib import Path
 
 from homes import prepare
 
-from cachelab.jupyter import set_environment
+from cachelab.command.jupyter import set_environment
 
 HERE = Path(__file__).resolve().parent
 

@@ -25,8 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachelab.guard import Guard
-from cachelab.jupyter import Refused, refuse_taken_port
+from cachelab.command.jupyter import Refused, refuse_taken_port
+from cachelab.process.guard import Guard
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

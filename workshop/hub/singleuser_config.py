@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cachelab.jupyter import settings
+from cachelab.command.jupyter import settings
 
 c = get_config()  # noqa: F821  (given by traitlets)
 c.merge(settings(Path(os.environ["CACHELAB_ROOT"])))

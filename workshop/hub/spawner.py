@@ -15,7 +15,7 @@ from ports import free_port
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Dict, Integer, Unicode
 
-from cachelab.guard import Guard, GuardError
+from cachelab.process.guard import Guard, GuardError
 
 LEARNER = Path(__file__).resolve().with_name("learner.py")
 TRIES = 3  # ports, for one start

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cachelab.board.standing import Watch
-    from cachelab.verdict import Verdict
+    from cachelab.record.verdict import Verdict
 
 __all__ = ["check", "join", "watch"]
 

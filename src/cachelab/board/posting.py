@@ -32,7 +32,7 @@ from cachelab.board.stream import (
 )
 from cachelab.board.words import message
 from cachelab.exercises import find
-from cachelab.verdict import Verdict
+from cachelab.record.verdict import Verdict
 
 SCHEMA = "1"
 WAIT_SECONDS = 0.2  # what a board that does not answer may cost a check, once

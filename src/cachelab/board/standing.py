@@ -30,7 +30,7 @@ from cachelab.board.stream import (
     plain,
     reason,
 )
-from cachelab.verdict import OUTCOMES
+from cachelab.record.verdict import OUTCOMES
 
 PAGE = 5_000
 STUCK = 3  # failures in a row on one exercise, after which somebody should go and look
@@ -136,7 +136,7 @@ class Board:
     # Telling ---------------------------------------------------------------------------------
 
     def as_dict(self, now: float | None = None) -> dict[str, Any]:
-        """All of it as plain values for JSON; the shape is that of `schemas/board.json`."""
+        """All of it as plain values for JSON; the shape is that of `board.json`."""
         return {
             "schema": 1,
             "learners": len(self.people),

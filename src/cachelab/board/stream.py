@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import redis
 from redis.connection import Connection, parse_url
 
-from cachelab import server as servers
-from cachelab.errors import OneSentence
+from cachelab.cache import server as servers
+from cachelab.process.errors import OneSentence
 
 BOARD = "cachelab:board"
 ROSTER = "cachelab:roster"  # a hash: the users that `cachelab class create` made, and when

@@ -41,8 +41,8 @@ def _gap(text: str) -> str:
 def _own(lab: str) -> frozenset[str]:
     files = [
         PACKAGE / "exercises" / f"lab_{lab}.py",
-        *(PACKAGE / "exercises" / name for name in ("trial.py", "world.py")),
-        PACKAGE / "limits.py",
+        *(PACKAGE / "judge" / name for name in ("trial.py", "world.py")),
+        PACKAGE / "process" / "limits.py",
         *sorted((PACKAGE / "stage").glob("*.py")),
     ]
     # A lab that a team keeps elsewhere has no such file: its sentences become gaps.

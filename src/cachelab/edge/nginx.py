@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachelab.errors import OneSentence
-from cachelab.guard import Guard, GuardError
+from cachelab.process.errors import OneSentence
+from cachelab.process.guard import Guard, GuardError
 
 SITES = ("naive", "guarded")
 OLDEST = (1, 20)  # the first that can keep its start-up errors out of /var/log

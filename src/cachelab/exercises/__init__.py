@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from cachelab.errors import OneSentence
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, World, judge
-from cachelab.limits import limited
-from cachelab.verdict import MIME, OUTCOMES, Verdict, short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, World, judge
+from cachelab.process.errors import OneSentence
+from cachelab.process.limits import limited
+from cachelab.record.verdict import MIME, OUTCOMES, Verdict, short
 
 __all__ = [
     "MIME",

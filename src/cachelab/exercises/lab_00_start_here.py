@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.record.verdict import short
 
 VALUES: tuple[Any, ...] = ({"to": "Alice", "times": 0}, 0, "", [], None, "a text", 2.5, True)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, finite
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, finite
 from cachelab.models import ttl as ttl_model
 from cachelab.models import worth
-from cachelab.verdict import short
+from cachelab.record.verdict import short
 
 # break_even ----------------------------------------------------------------------------------
 

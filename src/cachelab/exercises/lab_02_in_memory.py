@@ -13,11 +13,11 @@ from typing import Any
 import redis
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.limits import say_error
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.process.limits import say_error
+from cachelab.record.verdict import short
 from cachelab.stage import StageTrace
-from cachelab.verdict import short
 
 try:
     import cachetools

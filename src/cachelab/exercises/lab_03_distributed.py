@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, another_process
-from cachelab.exercises.world import World
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.world import World
 from cachelab.origin import Product
-from cachelab.verdict import short
+from cachelab.record.verdict import short
 
 # session_store -------------------------------------------------------------------------------
 

@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from cachelab import edge
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, another_process
-from cachelab.exercises.world import World
-from cachelab.trace import Trace
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.world import World
+from cachelab.record.trace import Trace
+from cachelab.record.verdict import short
 
 DAY = 86_400
 USERS = {"alice": 1, "bruno": 2}

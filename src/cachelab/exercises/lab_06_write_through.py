@@ -12,11 +12,11 @@ import redis
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.trace import Event
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.record.trace import Event
+from cachelab.record.verdict import short
 
 USER, PRODUCT = "user:v1:1", "product:v1:1"
 NEW = "new@example.org"

@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.record.verdict import short
 
 OPEN, SEALED, NOTES = "views:v1:open", "views:v1:sealed", "views:v1:notes"
 ADD = sa.text("UPDATE articles SET views = views + :more WHERE id = :id")

@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
 from cachelab.origin import Product, User
 from cachelab.patterns.read_through import Entity
 from cachelab.patterns.single_flight import SingleFlight
-from cachelab.verdict import short
+from cachelab.record.verdict import short
 
 Row = Callable[[Any], Any]
 

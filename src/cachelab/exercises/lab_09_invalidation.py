@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.record.verdict import short
 
 KEY, PUBLIC = "user:v1:1", "user:public:v1:1"
 LOG, GROUP = "users:log", "invalidation"

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.limits import say_error
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.process.limits import say_error
+from cachelab.record.verdict import short
 from cachelab.stage import StageTrace
-from cachelab.verdict import short
 
 KEY, LOCK = "product:v1:1", "lock:product:v1:1"
 Read = Callable[[Any, Any], Any]

@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
 from cachelab.origin import Permission
+from cachelab.record.trace import Trace
+from cachelab.record.verdict import Verdict, short
 from cachelab.stage.replay import Impossible, replay
-from cachelab.trace import Trace
-from cachelab.verdict import Verdict, short
 
 KEY = "user:v1:1"
 LEASE = f"lease:{KEY}"

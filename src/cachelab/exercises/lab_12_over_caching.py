@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cachelab.exercises.trial import Exercise, Trial, finite
-from cachelab.trace import Event, Trace
-from cachelab.verdict import short
+from cachelab.judge.trial import Exercise, Trial, finite
+from cachelab.record.trace import Event, Trace
+from cachelab.record.verdict import short
 
 # report --------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial
-from cachelab.exercises.world import World
-from cachelab.verdict import short
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial
+from cachelab.judge.world import World
+from cachelab.record.verdict import short
 
 # envelope ------------------------------------------------------------------------------------
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, World
-from cachelab.exercises.world import CACHE_KINDS
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, World
+from cachelab.judge.world import CACHE_KINDS
 from cachelab.models import ttl as ttl_model
 from cachelab.models import worth
 from cachelab.origin import Size
-from cachelab.verdict import short
+from cachelab.record.verdict import short
 
 # cases ---------------------------------------------------------------------------------------
 

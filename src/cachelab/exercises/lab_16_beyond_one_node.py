@@ -13,12 +13,12 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from cachelab import server as servers
-from cachelab.client import Cache, TracedPipeline
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Trial, another_process
-from cachelab.trace import Trace
-from cachelab.verdict import short
+from cachelab.cache import server as servers
+from cachelab.cache.client import Cache, TracedPipeline
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Trial, another_process
+from cachelab.record.trace import Trace
+from cachelab.record.verdict import short
 
 SLOTS = 16_384
 THIRDS = [(0, 5_460), (5_461, 10_921), (10_922, 16_383)]

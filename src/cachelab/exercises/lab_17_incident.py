@@ -13,9 +13,6 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.trial import Over, Trial
-from cachelab.exercises.world import World
 from cachelab.incident.evidence import INNOCENT, SUSPECTS, alibi, evidence, objection
 from cachelab.incident.night import Run, Score, cast, judged, options, play, repaired
 from cachelab.incident.parts import FAULTS, LONGEST, SOUND
@@ -23,11 +20,14 @@ from cachelab.incident.pods import Door, open_pod, own_hashes
 from cachelab.incident.report import TEMPLATE
 from cachelab.incident.scenario import Scenario, load, scenario
 from cachelab.incident.service import row
-from cachelab.limits import say_error
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.trial import Over, Trial
+from cachelab.judge.world import World
 from cachelab.origin import Product
+from cachelab.process.limits import say_error
+from cachelab.record.trace import Trace, say_seconds
+from cachelab.record.verdict import short
 from cachelab.stage import SlowCommand
-from cachelab.trace import Trace, say_seconds
-from cachelab.verdict import short
 
 NIGHT = "three_in_the_morning"
 BEFORE = Score(answers=1_360, wrong=172, slow=151, queries=441)  # of that night, as it was

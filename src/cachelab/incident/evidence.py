@@ -8,7 +8,7 @@ from typing import Any
 
 from cachelab.incident.night import NEW, Run
 from cachelab.incident.parts import FAULTS, LONGEST, PROMISED
-from cachelab.trace import Event
+from cachelab.record.trace import Event
 
 # Who was not there. A sign of each is on the pager or in the curves, and means something else.
 INNOCENT = {

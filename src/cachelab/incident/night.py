@@ -21,7 +21,7 @@ from cachelab.incident.pods import Door, Pod, open_pod, own_hashes
 from cachelab.incident.scenario import IncidentError, Scenario, load
 from cachelab.incident.service import ROOMS, WORDS, Service, on_the_shelf, row, slow, taking
 from cachelab.origin import Product, Size, rows
-from cachelab.trace import Event, Trace, say_seconds
+from cachelab.record.trace import Event, Trace, say_seconds
 
 SHOP = Size(users=20, products=40, articles=5, comments=20, orders=50)
 PODS = ("pod-1", "pod-2")

@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from cachelab.client import Cache
-from cachelab.trace import current_actor
+from cachelab.cache.client import Cache
+from cachelab.record.trace import current_actor
 
 _PLAIN = frozenset({"GET", "SET", "MGET", "DEL"})
 _NONE_YET = object()

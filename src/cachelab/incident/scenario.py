@@ -1,6 +1,6 @@
 """A scenario: a night's traffic, what else happens, the planted faults and the pager, as a file.
 
-The format is `schemas/incident.json`, and it is read from there: what the schema says is what is
+The format is `incident.json`, and it is read from there: what the schema says is what is
 checked, and each fault of a file is one sentence.
 """
 
@@ -18,9 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cachelab.errors import OneSentence
 from cachelab.incident.parts import FAULTS
-from cachelab.verdict import short
+from cachelab.process.errors import OneSentence
+from cachelab.record.verdict import short
 
 MOST_REQUESTS = 5_000
 PAGES = ("product", "stock", "shelf", "search", "best", "missing")
@@ -215,8 +215,8 @@ def _does_not_go_together(made: Scenario) -> Iterator[str]:
 
 @cache
 def schema() -> dict[str, Any]:
-    """`schemas/incident.json`, with the catalogue's faults in their place."""
-    text = files("cachelab").joinpath("schemas/incident.json").read_text("utf-8")
+    """`incident.json`, with the catalogue's faults in their place."""
+    text = files("cachelab").joinpath("incident/incident.json").read_text("utf-8")
     read: dict[str, Any] = json.loads(text)
     return read
 

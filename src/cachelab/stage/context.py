@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from cachelab.record.trace import Trace
 from cachelab.stage.scheduler import Label, Scheduler, Task
-from cachelab.trace import Trace
 
 
 class Context(Protocol):

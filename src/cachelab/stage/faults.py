@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from cachelab.record.trace import say_seconds
 from cachelab.stage.context import Context
 from cachelab.stage.scheduler import SECOND, Task
-from cachelab.trace import say_seconds
 
 
 class Fault:

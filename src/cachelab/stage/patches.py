@@ -42,7 +42,7 @@ _sleep, _localtime, _gmtime = time.sleep, time.localtime, time.gmtime
 _ctime, _strftime = time.ctime, time.strftime
 _urandom, _exit, _abort = os.urandom, os._exit, os.abort
 _uuid1 = uuid.uuid1
-_SILENT = "cachelab.origin"  # its latency is a query's own time, not a sleep of the learner
+_SILENT = "cachelab.origin."  # its latency is a query's own time, not a sleep of the learner
 
 
 def _now_ns() -> int | None:
@@ -85,7 +85,7 @@ def stage_sleep(seconds: float, /) -> None:
     if task is None:
         _sleep(seconds)
         return
-    quiet = sys._getframe(1).f_globals.get("__name__") == _SILENT
+    quiet = str(sys._getframe(1).f_globals.get("__name__")).startswith(_SILENT)
     task.scheduler.sleep(task, seconds, quiet=quiet)
 
 
@@ -289,7 +289,13 @@ for _owner, _names, _why in (
             _METHODS.append((_owner, _name, _refusing(getattr(_owner, _name), _why)))
 
 _NEVER = {"_thread", "greenlet", "threading", "builtins", "sys", "_time"}
-_OWN = ("cachelab.stage", "cachelab.trace", "cachelab.patience", "greenlet", "faulthandler")
+_OWN = (
+    "cachelab.stage",
+    "cachelab.record.trace",
+    "cachelab.process.patience",
+    "greenlet",
+    "faulthandler",
+)
 # Looked through each time: what they hold may be somebody else's stand-in just now, as when the
 # first run of all is inside `limits.run`, which puts its own `os._exit` in place.
 _HOMES = {"os", "time", "datetime", "uuid", "queue", "subprocess"}
@@ -444,7 +450,7 @@ _WALKED_STDLIB = {
 def _is_plumbing(module: Any) -> bool:
     name = str(module or "")
     if name.startswith("cachelab."):
-        return not name.startswith(("cachelab.patterns", "cachelab.exercises"))
+        return not name.startswith(("cachelab.patterns", "cachelab.exercises", "cachelab.judge"))
     root = name.partition(".")[0]
     return root in _HEAVY or (root in _STDLIB and root not in _WALKED_STDLIB)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from cachelab.origin import SMALL, Size
+from cachelab.record.trace import Event
 from cachelab.stage.scheduler import Scheduler, Task
 from cachelab.stage.world import Actors, StageTrace, as_actors, open_world, wall_clock
-from cachelab.trace import Event
 
 _OPERATIONS = frozenset(
     {"hit", "miss", "fill", "delete", "command", "query", "write", "commit", "rollback", "error"}

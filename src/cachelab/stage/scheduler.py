@@ -12,7 +12,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from cachelab.trace import Trace, say_seconds, silent
+from cachelab.record.trace import Trace, say_seconds, silent
 
 SECOND = 1_000_000_000  # the clock counts nanoseconds: sums of times are exact
 EPOCH = 1_767_225_600  # 2026-01-01 00:00 UTC, when every run begins

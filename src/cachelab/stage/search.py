@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cachelab.origin import SMALL, Latency, Size
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
+from cachelab.record.verdict import Outcome, Verdict
 from cachelab.stage.faults import Fault
 from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
 from cachelab.stage.world import (
@@ -30,7 +31,6 @@ from cachelab.stage.world import (
     open_world,
     wall_clock,
 )
-from cachelab.verdict import Outcome, Verdict
 
 Invariant = Callable[[World], Any]
 _MOST_COUNTED = 40_000  # states of the count of orders; beyond it "many"

@@ -14,9 +14,9 @@ from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError
 from fakeredis._socket._resp import extract_command
 
-from cachelab.client import Cache
-from cachelab.fake import ExactConnection, ExactSocket
-from cachelab.keyspace import commands, key_positions
+from cachelab.cache.client import Cache
+from cachelab.cache.fake import ExactConnection, ExactSocket
+from cachelab.cache.keyspace import commands, key_positions
 from cachelab.stage.context import Context
 from cachelab.stage.scheduler import Label, current
 

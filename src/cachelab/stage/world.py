@@ -18,14 +18,14 @@ from typing import Any, cast
 from greenlet import getcurrent
 
 from cachelab.origin import SMALL, Latency, Origin, Size
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
+from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
 from cachelab.stage.faults import Fault
 from cachelab.stage.patches import Patches, refuse_coroutine
 from cachelab.stage.scheduler import Label, Overtime, Refused, Scheduler, Stuck, Task, current
 from cachelab.stage.store import StageCache, Store, touches
 from cachelab.stage.sync import Slots
-from cachelab.trace import Trace
 
 _monotonic = time.monotonic
 

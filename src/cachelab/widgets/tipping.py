@@ -43,7 +43,7 @@ LOADS = np.geomspace(0.01, 1000, 60)
 @lru_cache(maxsize=1)
 def module() -> str:
     """The source of static/stampede.js: the model again, the picture and the controls."""
-    return (files("cachelab") / "static" / "stampede.js").read_text("utf-8")
+    return (files("cachelab.figures") / "static" / "stampede.js").read_text("utf-8")
 
 
 class StampedeExplorer(anywidget.AnyWidget):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cachelab.exercises import catalogue, judge_in
-from cachelab.verdict import Verdict
+from cachelab.record.verdict import Verdict
 
 if sys.platform != "win32":
     import resource

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, overload
 
-from cachelab.freshness import Freshness, Served
+from cachelab.record.freshness import Freshness, Served
 
 _CACHE_KINDS = ("hit", "miss", "fill", "delete", "command")
 _ORIGIN_KINDS = ("query", "write", "commit", "rollback")

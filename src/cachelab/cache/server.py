@@ -42,9 +42,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.utils import SENTINEL
 
-from cachelab.errors import OneSentence
-from cachelab.guard import Guard, GuardError
-from cachelab.keyspace import SAFE_PREFIX, Keyspace
+from cachelab.cache.keyspace import SAFE_PREFIX, Keyspace
+from cachelab.process.errors import OneSentence
+from cachelab.process.guard import Guard, GuardError
 
 OLDEST = (7, 0)
 START_SECONDS = 10.0
@@ -500,7 +500,7 @@ def _new_fake() -> Any:
 
 
 def _fake_connection_class() -> type:
-    from cachelab.fake import ExactConnection
+    from cachelab.cache.fake import ExactConnection
 
     class FakeConnection(ExactConnection):
         """A connection that finds the new server after a restart, as a socket's address does."""
@@ -784,9 +784,9 @@ def _try_to_write(server: ForeignServer, client: redis.Redis, began: str, said: 
 
 def _ask_to_forget(server: ForeignServer, guard: Guard, began: str) -> int:
     """Have our keys deleted when this process is gone, however it ended; the guard's number."""
-    package = str(Path(__file__).resolve().parents[1])
+    package = str(Path(__file__).resolve().parents[2])
     return guard.on_exit(
-        [sys.executable, "-m", "cachelab.server", "--forget", server.prefix],
+        [sys.executable, "-m", "cachelab.cache.server", "--forget", server.prefix],
         env={
             **os.environ,
             "CACHELAB_REDIS_URL": server.url,
@@ -939,11 +939,13 @@ def _text(value: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m cachelab.server --forget PREFIX`: the clean-up a guard runs after our death.
+    """`python -m cachelab.cache.server --forget PREFIX`: the clean-up a guard runs after our death.
 
     The server is the one in CACHELAB_REDIS_URL: a URL may hold a password, a command line may not.
     """
-    parser = argparse.ArgumentParser(prog="python -m cachelab.server", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m cachelab.cache.server", description=main.__doc__
+    )
     parser.add_argument("--forget", metavar="PREFIX", required=True)
     prefix = parser.parse_args(arguments).forget
     began = _began(os.environ.get("CACHELAB_PREFIX", ""))

@@ -16,12 +16,12 @@ from typing import Any
 import redis
 import sqlalchemy as sa
 
-from cachelab import server as servers
-from cachelab.client import SCRIPTS, Cache
-from cachelab.freshness import Freshness
-from cachelab.guard import Guard
+from cachelab.cache import server as servers
+from cachelab.cache.client import SCRIPTS, Cache
 from cachelab.origin import SMALL, Origin, Size, copy_of_shop, open_sqlite
-from cachelab.trace import Event, Trace
+from cachelab.process.guard import Guard
+from cachelab.record.freshness import Freshness
+from cachelab.record.trace import Event, Trace
 
 SCRIPTED = ""  # no key has this name
 CACHE_KINDS = frozenset({"hit", "miss", "fill", "delete", "command"})

@@ -21,9 +21,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.exercises.exercise import Exercise
-from cachelab.exercises.world import World
-from cachelab.limits import (
+from cachelab.judge.exercise import Exercise
+from cachelab.judge.world import World
+from cachelab.origin import SMALL, Base, Size
+from cachelab.process.limits import (
     CHECK_SECONDS,
     SECONDS,
     Ended,
@@ -33,12 +34,11 @@ from cachelab.limits import (
     run,
     say_error,
 )
-from cachelab.origin import SMALL, Base, Size
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
+from cachelab.record.trace import Trace
+from cachelab.record.verdict import Outcome, Verdict, short
 from cachelab.stage import Exploration, StageTrace
 from cachelab.stage.world import Actors
-from cachelab.trace import Trace
-from cachelab.verdict import Outcome, Verdict, short
 
 __all__ = ["Exercise", "Over", "Trial", "World", "another_process", "finite", "judge", "misfit"]
 

@@ -23,9 +23,9 @@ from importlib import metadata
 from pathlib import Path
 
 from cachelab.board import commands as board_commands
-from cachelab.errors import OneSentence
-from cachelab.jupyter import project_root
-from cachelab.trace import say_seconds
+from cachelab.command.jupyter import project_root
+from cachelab.process.errors import OneSentence
+from cachelab.record.trace import say_seconds
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_SQLITE = (3, 35)  # RETURNING
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["lab"]:
         # JupyterLab has an argument parser of its own, `--help` included.
-        from cachelab.jupyter import launch
+        from cachelab.command.jupyter import launch
 
         return launch(given[1:])
     parsed = _parser().parse_args(given)
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(asked: argparse.Namespace) -> int:
-    from cachelab.exercises.notebook import CannotJudge, judge_lab
+    from cachelab.submission.notebook import CannotJudge, judge_lab
 
     try:
         judged = judge_lab(asked.lab)
@@ -336,7 +336,7 @@ def _version(package: str) -> str:
 
 
 def _server() -> Iterator[Finding]:
-    from cachelab import server as servers
+    from cachelab.cache import server as servers
 
     try:
         server = servers.find()

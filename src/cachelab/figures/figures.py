@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cachelab.trace import Event, Trace
+from cachelab.record.trace import Event, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,13 +26,13 @@ from typing import IO, Any
 import sqlalchemy as sa
 from redis.connection import BlockingConnectionPool
 
-from cachelab import server as servers
-from cachelab.client import Cache
-from cachelab.errors import OneSentence
-from cachelab.keyspace import Keyspace
+from cachelab.cache import server as servers
+from cachelab.cache.client import Cache
+from cachelab.cache.keyspace import Keyspace
 from cachelab.lab import Lab
 from cachelab.origin import Origin, connect_postgresql, open_sqlite
-from cachelab.trace import Event, Trace
+from cachelab.process.errors import OneSentence
+from cachelab.record.trace import Event, Trace
 
 if sys.platform != "win32":
     import fcntl
@@ -299,7 +299,7 @@ def _children(count: int, folder: Path) -> Iterator[list[subprocess.Popen[str]]]
             with (folder / f"{number}.err").open("w") as last_words:
                 children.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "cachelab.traffic"],
+                        [sys.executable, "-m", "cachelab.lab.traffic"],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=last_words,

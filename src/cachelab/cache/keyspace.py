@@ -1,7 +1,7 @@
 """Keeps us inside our own keys on a server that is not ours: prefix them all, refuse what is wider.
 
 Where a command has its keys comes from `command_keys.json`, made from the server's own `COMMAND`
-output by `python -m cachelab.keyspace unix:///path/to/valkey.sock > command_keys.json`.
+output by `python -m cachelab.cache.keyspace unix:///path/to/valkey.sock > command_keys.json`.
 """
 
 # redis-py is typed in part only.
@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cachelab.errors import OneSentence
+from cachelab.process.errors import OneSentence
 
 Spec = list[int | str]
 Table = Mapping[str, list[Spec]]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from traitlets.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = Path(__file__).resolve().parent / "jupyter_settings"
 START = "notebooks/00_start_here.ipynb"
 

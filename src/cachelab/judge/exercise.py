@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cachelab.verdict import Verdict
+from cachelab.record.verdict import Verdict
 
 if TYPE_CHECKING:
-    from cachelab.exercises.trial import Trial
+    from cachelab.judge.trial import Trial
 
 
 @dataclass(frozen=True)

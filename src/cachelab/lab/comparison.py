@@ -26,7 +26,7 @@ from typing import Any
 
 import redis
 
-from cachelab import server as servers
+from cachelab.cache import server as servers
 from cachelab.patterns.production import ProductionCache, connect
 
 Load = Callable[[], Any]
@@ -563,7 +563,7 @@ Pod = subprocess.Popen[str]
 @contextlib.contextmanager
 def four_pods() -> Iterator[list[Pod]]:
     """Four processes that wait for orders, and are gone afterwards."""
-    command = [sys.executable, "-m", "cachelab.comparison"]
+    command = [sys.executable, "-m", "cachelab.lab.comparison"]
     pods = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(4)

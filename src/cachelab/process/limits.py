@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 import greenlet
 
-from cachelab.patience import Patience
+from cachelab.process.patience import Patience
 
 if sys.platform != "win32":
     import resource
@@ -607,7 +607,7 @@ def _is_ending(thread: threading.Thread) -> bool:
 _NOT_THEIRS = tuple(
     os.path.join(os.path.realpath(path), "")
     for path in {
-        os.path.dirname(__file__),
+        os.path.dirname(os.path.dirname(__file__)),
         *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         os.path.dirname(os.path.dirname(greenlet.__file__)),
     }

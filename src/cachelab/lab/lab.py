@@ -14,11 +14,11 @@ import redis
 import sqlalchemy as sa
 
 from cachelab import origin as shop
-from cachelab import server as servers
-from cachelab.client import Cache
-from cachelab.guard import Guard, temp_place
+from cachelab.cache import server as servers
+from cachelab.cache.client import Cache
 from cachelab.origin import Origin
-from cachelab.trace import Trace
+from cachelab.process.guard import Guard, temp_place
+from cachelab.record.trace import Trace
 
 # redis-py's words when every connection of the pool is in use: then the server may well run.
 FULL_POOL = "No connection available."

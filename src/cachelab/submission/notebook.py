@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cachelab.exercises import catalogue, labs
-from cachelab.exercises.exercise import Exercise
-from cachelab.guard import Guard, GuardError
-from cachelab.lab import _kept_shop
-from cachelab.limits import CHECK_SECONDS
+from cachelab.judge.exercise import Exercise
+from cachelab.lab.lab import _kept_shop
 from cachelab.origin import copy_of_shop
-from cachelab.patience import Patience
-from cachelab.verdict import MIME, OUTCOMES, Verdict
+from cachelab.process.guard import Guard, GuardError
+from cachelab.process.limits import CHECK_SECONDS
+from cachelab.process.patience import Patience
+from cachelab.record.verdict import MIME, OUTCOMES, Verdict
 
 CELL_SECONDS = 20.0
 CELLS_SECONDS = 120.0  # for all cells of a lab together, those that have to be run again included
@@ -64,7 +64,7 @@ class Judged:
         return sum(verdict["outcome"] == "passed" for _, verdict in self.verdicts)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`: the shape is that of `schemas/check.json`."""
+        """For `--json`: the shape is that of `check.json`."""
         return {
             "schema": 1,
             "lab": self.lab,
@@ -246,7 +246,7 @@ class _Run:
 
         raised = self._execute(
             f"__import__('os').chdir({str(self._work)!r})\n"
-            "__import__('cachelab.exercises.fence', fromlist=['up']).up("
+            "__import__('cachelab.submission.fence', fromlist=['up']).up("
             f"{str(self._work)!r}, {self.lab!r})",
             START_SECONDS,
         )
@@ -321,7 +321,7 @@ class _Run:
         # No name of the notebook is relied on: it may have changed any of them.
         code = (
             "__import__('IPython.display').display.publish_display_data({"
-            f"{MIME!r}: __import__('cachelab.exercises.fence', fromlist=['judge']).judge("
+            f"{MIME!r}: __import__('cachelab.submission.fence', fromlist=['judge']).judge("
             f"globals(), {exercise.id!r})}})"
         )
         done = self._execute(code, CHECK_SECONDS)

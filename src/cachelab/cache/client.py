@@ -11,8 +11,8 @@ from typing import Any
 import redis
 from redis.client import Pipeline, PubSub
 
-from cachelab.keyspace import Keyspace
-from cachelab.trace import Trace
+from cachelab.cache.keyspace import Keyspace
+from cachelab.record.trace import Trace
 
 Command = Sequence[Any]
 Advise = Callable[[redis.RedisError], str]

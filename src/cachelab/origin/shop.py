@@ -30,9 +30,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from cachelab.errors import OneSentence
-from cachelab.guard import Guard
-from cachelab.trace import Trace, say_seconds
+from cachelab.process.errors import OneSentence
+from cachelab.process.guard import Guard
+from cachelab.record.trace import Trace, say_seconds
 
 # The shop ------------------------------------------------------------------------------------
 
@@ -605,7 +605,7 @@ def open_postgresql(url: str, guard: Guard | None = None, size: Size = FULL) -> 
             _drop_left_over(connection)
             connection.commit()
             if guard is not None:
-                wish = [sys.executable, "-m", "cachelab.origin", "--drop", schema]
+                wish = [sys.executable, "-m", "cachelab.origin.shop", "--drop", schema]
                 guard.on_exit(wish, env={**os.environ, "CACHELAB_DATABASE_URL": url})
             connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
             connection.exec_driver_sql(f"COMMENT ON SCHEMA {schema} IS '{OUR_COMMENT}'")
@@ -924,7 +924,9 @@ def _say_error(error: Exception) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drop a schema in the database of CACHELAB_DATABASE_URL; 0 if it is gone, 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m cachelab.origin", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m cachelab.origin.shop", description=main.__doc__
+    )
     parser.add_argument("--drop", metavar="SCHEMA", required=True)
     schema = parser.parse_args(arguments).drop
     try:

@@ -8,7 +8,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from cachelab.trace import Trace
+from cachelab.record.trace import Trace
 
 Outcome = Literal["passed", "failed", "proved nothing", "not attempted"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)

@@ -26,9 +26,9 @@ from redis.crc import key_slot
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from cachelab import server as servers
-from cachelab.guard import Guard, GuardError
-from cachelab.server import OurServer, ServerError, ServerUnfit
+from cachelab.cache import server as servers
+from cachelab.cache.server import OurServer, ServerError, ServerUnfit
+from cachelab.process.guard import Guard, GuardError
 
 SLOTS = 16_384
 MOST = 6  # server processes of a group; with the Lab's own that makes seven

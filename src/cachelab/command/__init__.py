@@ -1,0 +1,1 @@
+"""The command `cachelab`, and how JupyterLab is started."""

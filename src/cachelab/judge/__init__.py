@@ -1,0 +1,1 @@
+"""What every check uses: an exercise, a trial of an answer, a world to try it in."""

@@ -1,0 +1,1 @@
+"""Processes and calls that end when they should, and errors of one sentence."""

@@ -1,0 +1,1 @@
+"""What happened, how old what was served was, and what came of it."""

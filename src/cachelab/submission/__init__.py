@@ -1,0 +1,1 @@
+"""Judging a notebook file behind a fence."""
