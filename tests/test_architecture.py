@@ -37,6 +37,16 @@ def test_the_picture_is_what_the_code_imports():
     assert rooms.redrawn(PAGE, rooms.picture(ROOT)) == PAGE, "draw it: python -m tools.rooms"
 
 
+def test_the_small_picture_of_the_readme_is_what_the_code_imports():
+    readme = (ROOT / rooms.README).read_text("utf-8")
+    assert rooms.redrawn(readme, rooms.small_picture(ROOT)) == readme, "python -m tools.rooms"
+    assert 7 <= rooms.small_picture(ROOT).count('["') <= 9
+
+
+def test_there_are_at_most_eighteen_rooms():
+    assert len(set(GRAPH) - {rooms.FACADE}) <= 18
+
+
 def test_no_room_imports_a_room_above_it():
     assert rooms.upward(GRAPH, ORDER) == []
 
@@ -93,7 +103,7 @@ def test_the_lists_of_rooms_for_contributors_have_every_room():
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three rooms, the upper two of which import the one below."""
     code = tmp_path / "src" / "cachelab"
     (code / "attic").mkdir(parents=True)
@@ -106,7 +116,11 @@ def house(tmp_path: Path) -> Path:
         '[[tool.importlinter.contracts]]\nlayers = ["(attic)", "(hall)", "(cellar)"]\n'
     )
     (tmp_path / "docs").mkdir()
-    (tmp_path / rooms.PAGE).write_text(f"Before\n{rooms.BEGIN}{rooms.END}After\n")
+    for page in (rooms.PAGE, rooms.README):
+        (tmp_path / page).write_text(f"Before\n{rooms.BEGIN}{rooms.END}After\n")
+    monkeypatch.setattr(
+        rooms, "FLOORS", {"top": [rooms.FACADE, "attic"], "low": ["hall", "cellar"]}
+    )
     return tmp_path
 
 
@@ -169,6 +183,13 @@ def test_the_command_says_that_the_picture_is_old_draws_it_and_leaves_the_rest_a
     assert text.startswith("Before\n")
     assert text.endswith("After\n")
     assert "room_attic --> room_hall" in text
+    assert "room_top --> room_low" in (house / rooms.README).read_text()
+
+
+def test_a_room_that_is_on_no_floor_is_one_sentence(house, capsys):
+    (house / "src/cachelab/garage.py").write_text("")
+    assert rooms.main(["--root", str(house)]) == 1
+    assert "garage is on no floor: put it into FLOORS" in capsys.readouterr().err
 
 
 def test_a_page_without_a_place_for_the_picture_is_one_sentence_and_stays(house, capsys):

@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import cachelab
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIG = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
@@ -317,3 +320,23 @@ def test_both_licences_are_there() -> None:
     assert read("LICENSE").startswith("MIT License")
     assert "Creative Commons Attribution 4.0 International" in read("LICENSE-CONTENT")
     assert set(CONFIG["project"]["license-files"]) == {"LICENSE", "LICENSE-CONTENT"}
+
+
+# The public face
+
+
+@pytest.mark.parametrize("name", sorted(cachelab._MODULES))
+def test_a_module_has_one_public_name_however_it_is_imported(name: str) -> None:
+    code = (
+        f"import sys; from cachelab.{name} import __name__ as home; from cachelab import {name};"
+        f" assert {name} is sys.modules['cachelab.{name}'] is sys.modules[home];"
+        f" assert home == {name}.__spec__.name"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_public_names_are_there() -> None:
+    for name in cachelab.__all__:
+        assert getattr(cachelab, name) is not None
+    with pytest.raises(ImportError):
+        import_module("cachelab.no_such_room")

@@ -1,4 +1,5 @@
-"""Draws the rooms of the library, from their real imports, into docs/architecture.md.
+"""Draws the rooms of the library from their real imports: all into docs/architecture.md, and a
+picture to remember, of its nine floors, into README.md.
 
 .venv/bin/python -m tools.rooms            # write the picture anew
 .venv/bin/python -m tools.rooms --check    # say whether it is still what the code does
@@ -10,7 +11,7 @@ import argparse
 import ast
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,19 @@ PACKAGE = "cachelab"
 FACADE = "__init__"  # cachelab/__init__.py, all that a notebook imports
 BEGIN = "<!-- drawn by `python -m tools.rooms`; do not edit -->\n"
 END = "<!-- end of the picture -->\n"
+README = Path("README.md")
+# A floor of the small picture: what it is for, and its rooms.
+FLOORS = {
+    "what you type": [FACADE, "__main__", "command", "board"],
+    "checks": ["submission", "exercises", "judge"],
+    "the night at three": ["incident"],
+    "pictures and sliders": ["widgets", "figures"],
+    "the lab of a notebook": ["lab"],
+    "the stage": ["stage"],
+    "code and formulas to use": ["models", "patterns"],
+    "real parts": ["edge", "origin", "cache"],
+    "ground": ["record", "process"],
+}
 
 Graph = dict[str, set[str]]
 
@@ -111,7 +125,7 @@ def upward(graph: Mapping[str, set[str]], order: list[str]) -> list[tuple[str, s
 def arrows(graph: Mapping[str, set[str]], order: list[str]) -> Iterator[tuple[str, str]]:
     """The imports, highest room first, without those that follow from two others."""
     below = {room: reach(graph, room) for room in graph}
-    rooms = [room for room in [FACADE, *order] if room in graph]
+    rooms = [room for room in dict.fromkeys([FACADE, *order]) if room in graph]
     for room in rooms:
         for other in rooms:
             through = graph[room] - {other}
@@ -122,13 +136,35 @@ def arrows(graph: Mapping[str, set[str]], order: list[str]) -> Iterator[tuple[st
 def picture(root: Path) -> str:
     """The picture as Mermaid: a box a room, an arrow an import."""
     graph, order = imports(root), layers(root)
-    boxes = [f'    {_id(room)}["{_label(room)}"]' for room in [FACADE, *order] if room in graph]
-    lines = [f"    {_id(a)} --> {_id(b)}" for a, b in arrows(graph, order)]
-    return "\n".join(["```mermaid", "flowchart TD", *boxes, *lines, "```"]) + "\n"
+    boxes = {room: _label(room) for room in [FACADE, *order] if room in graph}
+    return _mermaid(boxes, arrows(graph, order))
+
+
+def small_picture(root: Path) -> str:
+    """The picture of the floors: a box a floor with its rooms, an arrow an import between them."""
+    graph = imports(root)
+    floor_of = {room: floor for floor, rooms in FLOORS.items() for room in rooms if room in graph}
+    if missing := sorted(set(graph) - set(floor_of)):
+        raise ValueError(f"{missing[0]} is on no floor: put it into FLOORS in tools/rooms.py.")
+    floors: Graph = {floor: set() for floor in FLOORS if floor in floor_of.values()}
+    for room, others in graph.items():
+        floors[floor_of[room]] |= {floor_of[one] for one in others} - {floor_of[room]}
+    boxes = {
+        floor: f"<b>{floor}</b><br>" + ", ".join(_label(room) for room in FLOORS[floor])
+        for floor in floors
+    }
+    return _mermaid(boxes, arrows(floors, list(floors)))
+
+
+def _mermaid(boxes: Mapping[str, str], lines: Iterable[tuple[str, str]]) -> str:
+    drawn = [f'    {_id(box)}["{label}"]' for box, label in boxes.items()]
+    drawn += [f"    {_id(a)} --> {_id(b)}" for a, b in lines]
+    return "\n".join(["```mermaid", "flowchart TD", *drawn, "```"]) + "\n"
 
 
 def _id(room: str) -> str:
-    return f"room_{room.strip('_')}"  # a bare name may be a word of Mermaid's
+    # A bare name may be a word of Mermaid's, and a space ends it.
+    return f"room_{room.strip('_').replace(' ', '_')}"
 
 
 def _label(room: str) -> str:
@@ -140,7 +176,7 @@ def redrawn(text: str, drawing: str) -> str:
     before, began, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not began or not ended:
-        raise ValueError(f"{PAGE} has no place for the picture: the two marks are gone.")
+        raise ValueError("it has no place for it: the two marks are gone.")
     return f"{before}{BEGIN}{drawing}{END}{after}"
 
 
@@ -150,23 +186,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
-    page = asked.root / PAGE
+    return max(
+        _draw(asked.root / page, draw, asked.root, asked.check)
+        for page, draw in ((PAGE, picture), (README, small_picture))
+    )
+
+
+def _draw(page: Path, draw: Callable[[Path], str], root: Path, only_check: bool) -> int:
     try:
         text = page.read_text("utf-8")
-        new = redrawn(text, picture(asked.root))
+        new = redrawn(text, draw(root))
     except (OSError, ValueError) as error:
-        print(f"The picture was not drawn: {error}", file=sys.stderr)
+        print(f"The picture in {page.name} was not drawn: {error}", file=sys.stderr)
         return 1
     if new == text:
-        print(f"The picture in {PAGE} is what the code does.")
-        return 0
-    if asked.check:
+        print(f"The picture in {page.name} is what the code does.")
+    elif only_check:
         print(
-            f"{PAGE} shows other imports than the code has: python -m tools.rooms", file=sys.stderr
+            f"{page.name} shows other imports than the code has: python -m tools.rooms",
+            file=sys.stderr,
         )
         return 1
-    page.write_text(new, "utf-8")
-    print(f"The picture in {PAGE} was drawn anew.")
+    else:
+        page.write_text(new, "utf-8")
+        print(f"The picture in {page.name} was drawn anew.")
     return 0
 
 
