@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from cachelab.board.settings import URL_VARIABLE
+
 if TYPE_CHECKING:
     from cachelab.board.standing import Watch
     from cachelab.record.verdict import Verdict
 
 __all__ = ["check", "join", "watch"]
-
-URL_VARIABLE = "CACHELAB_CLASS_URL"
 
 
 def check(exercise_id: str, answer: Any) -> Verdict:

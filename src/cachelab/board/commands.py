@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cachelab.board import URL_VARIABLE
+from cachelab.board.settings import URL_VARIABLE
 
 CLEAR = "\x1b[H\x1b[2J"
 EVERY_SECONDS = 2.0

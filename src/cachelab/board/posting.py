@@ -19,7 +19,7 @@ from typing import Any
 import platformdirs
 import redis
 
-from cachelab.board import URL_VARIABLE
+from cachelab.board.settings import URL_VARIABLE
 from cachelab.board.stream import (
     LENGTH,
     LONGEST_NAME,

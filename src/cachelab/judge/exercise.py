@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cachelab.record.verdict import Verdict
-
-if TYPE_CHECKING:
-    from cachelab.judge.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Exercise:
 
     `id` is "05_cache_aside.read", `lab` the stem "05_cache_aside"; `function` is the name that the
     learner defines and `signature` how it is written, "read_user(cache, db, user_id)"; `hints` are
-    three, each more direct. `judge(answer, trial)` decides; see `Trial`.
+    three, each more direct. `judge(answer, trial)` decides, with what a `Trial` offers.
     """
 
     id: str
@@ -28,7 +25,7 @@ class Exercise:
     signature: str
     minutes: int
     hints: tuple[str, str, str]
-    judge: Callable[[Any, Trial], Verdict | str | None] = field(repr=False)
+    judge: Callable[[Any, Any], Verdict | str | None] = field(repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hints", tuple(self.hints))
