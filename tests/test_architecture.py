@@ -55,6 +55,16 @@ def test_no_files_import_each_other_in_a_circle():
     assert rooms.circles(ROOT) == []
 
 
+# A pattern is copied out as one file, so each brings the error that both mean.
+SAME_IN_BOTH = {"Busy": ["patterns/production.py", "patterns/token_lock.py"]}
+
+
+def test_a_public_class_has_a_name_of_its_own():
+    assert {name: files for name, files in rooms.classes(ROOT).items() if len(files) > 1} == (
+        SAME_IN_BOTH
+    )
+
+
 def test_every_room_has_its_paragraph_in_the_order_of_the_rooms():
     assert list(PARAGRAPHS) == [rooms.FACADE, *ORDER]
     assert sorted(PARAGRAPHS) == sorted(GRAPH)
@@ -157,6 +167,12 @@ def test_files_that_import_each_other_are_found_in_functions_and_for_types_too(h
     (house / "src/cachelab/attic/beam.py").write_text(line + "\n")
     (circle,) = rooms.circles(house)
     assert circle == ["cachelab.attic.beam", "cachelab.attic.roof"]
+
+
+def test_a_class_that_two_files_define_is_found_and_a_private_one_is_not(house):
+    for room in ("hall", "cellar"):
+        (house / f"src/cachelab/{room}.py").write_text("class Door: ...\nclass _Key: ...\n")
+    assert rooms.classes(house) == {"Door": ["cellar.py", "hall.py"]}
 
 
 def test_an_arrow_that_follows_from_two_others_is_not_drawn(house):

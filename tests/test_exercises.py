@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from cachelab import exercises
 from cachelab.exercises import UnknownExercise, catalogue, check, find, hint, judge_in
 from cachelab.judge.exercise import Exercise
-from cachelab.judge.world import World, _guard
+from cachelab.judge.world import TrialWorld, _guard
 from cachelab.process.patience import Patience
 
 FIXTURES = str(Path(__file__).parent / "fixtures" / "exercises")
@@ -34,7 +34,7 @@ def _throw_away_exercises(monkeypatch):
 
 @pytest.fixture
 def world():
-    made = World()
+    made = TrialWorld()
     yield made
     made.close()
 
@@ -311,7 +311,7 @@ def test_a_hint_is_markdown_in_jupyterlab():
 
 
 def test_a_world_shares_nothing_with_another(world):
-    other = World()
+    other = TrialWorld()
     try:
         world.cache.set("key", "1")
         world.db.update_user(1, name="Changed")
@@ -458,7 +458,7 @@ def test_a_judge_sees_all_that_a_key_holds(world):
 
 def test_a_query_takes_no_time_unless_a_judge_asks_for_some(world):
     assert world.db.latency == 0
-    assert World(latency=0.5).db.latency == 0.5
+    assert TrialWorld(latency=0.5).db.latency == 0.5
 
 
 def test_a_wait_for_ones_own_lock_ends_soon(world):
@@ -501,7 +501,7 @@ def test_something_can_be_made_to_happen_after_each_query(world):
 
 
 def test_a_closed_world_leaves_no_file():
-    world = World()
+    world = TrialWorld()
     folder = world._folder
     assert (folder / "shop.sqlite").exists()
     world.db.user(1)

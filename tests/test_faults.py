@@ -31,7 +31,7 @@ from processes import within
 
 from cachelab import origin as shop
 from cachelab.cache import server as servers
-from cachelab.command import cli, jupyter
+from cachelab.command import CommandError, cli, jupyter
 from cachelab.lab import Lab
 from cachelab.patterns import cache_aside
 from cachelab.patterns.production import ProductionCache
@@ -452,7 +452,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_taken_port_of_jupyterlab_is_told_with_what_to_do(taken: int) -> None:
-    with pytest.raises(jupyter.Refused) as refused:
+    with pytest.raises(CommandError) as refused:
         jupyter.refuse_taken_port("127.0.0.1", taken)
     seen(
         "The port for JupyterLab is taken",

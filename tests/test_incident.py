@@ -204,13 +204,13 @@ def _truth(sold):
 )
 def test_an_answer_is_wrong_when_it_is_older_than_was_promised(at, said, right):
     truth = _truth([(50.0, 1, 9), (100.0, 1, 20)])
-    request = nights.Request("pod-1.1 r1", at, "stock", 1)
-    assert truth.allows(nights.Answer(request, said, "", 0.1)) is right
+    request = nights.PageRequest("pod-1.1 r1", at, "stock", 1)
+    assert truth.allows(nights.PageAnswer(request, said, "", 0.1)) is right
 
 
 def test_no_answer_is_slow_and_not_wrong():
-    request = nights.Request("pod-1.1 r1", 10, "stock", 1)
-    failed = nights.Answer(request, None, "Busy: no", 0.1)
+    request = nights.PageRequest("pod-1.1 r1", 10, "stock", 1)
+    failed = nights.PageAnswer(request, None, "Busy: no", 0.1)
     assert failed.slow
     assert _truth([]).allows(failed)
 

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cachelab.command.jupyter import Refused, refuse_strangers, refuse_taken_port, set_environment
+from cachelab.command import CommandError
+from cachelab.command.jupyter import refuse_strangers, refuse_taken_port, set_environment
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -201,7 +202,7 @@ def test_what_would_let_strangers_in_is_refused_with_one_sentence(
 
 def test_only_a_container_may_listen_to_all_addresses() -> None:
     refuse_strangers("0.0.0.0", container=True)
-    with pytest.raises(Refused, match="other machines"):
+    with pytest.raises(CommandError, match="other machines"):
         refuse_strangers("0.0.0.0", container=False)
 
 
@@ -225,7 +226,7 @@ def test_a_taken_port_that_was_asked_for_gets_one_sentence(clone: Path) -> None:
         (line,) = said_until_it_ended(process)
         assert process.returncode == 1
         assert line.startswith(f"Port {port} cannot be had")
-        with pytest.raises(Refused):
+        with pytest.raises(CommandError):
             refuse_taken_port("127.0.0.1", port)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelab.cache import keyspace, server
-from cachelab.cache.keyspace import Keyspace, Refused
+from cachelab.cache.keyspace import CommandRefused, Keyspace
 
 PREFIX = "cachelab:0badcafe:"
 KEPT = Keyspace(PREFIX, place="example:6379")
@@ -210,7 +210,7 @@ def test_a_command_that_would_touch_more_is_refused_in_one_sentence(line: str) -
     as_bytes = [word.encode() for word in argv]
     mixed = [argv[0].capitalize(), *argv[1:]]
     for spelt in (argv, as_bytes, mixed, *([joined] if len(argv) > 1 else [])):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(CommandRefused) as caught:
             KEPT.outgoing(spelt)
         said = str(caught.value)
         assert argv[0].upper() in said
@@ -221,7 +221,7 @@ def test_a_command_that_would_touch_more_is_refused_in_one_sentence(line: str) -
 
 
 def test_the_refusal_says_what_to_do_instead() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(CommandRefused) as caught:
         KEPT.outgoing(["FLUSHALL"])
     assert str(caught.value) == (
         "FLUSHALL would empty a server that is not ours (example:6379): delete your own keys with"
@@ -272,7 +272,7 @@ def test_a_script_that_could_reach_further_is_refused(script: str) -> None:
         ("SCRIPT LOAD", script),
         ("SCRIPT", "LOAD", script.encode()),
     ):
-        with pytest.raises(Refused, match=r"^[^\n]+\.$"):
+        with pytest.raises(CommandRefused, match=r"^[^\n]+\.$"):
             KEPT.outgoing(asked)
 
 
@@ -806,7 +806,7 @@ def test_ten_thousand_keys_of_others_are_the_same_afterwards(wheel: server.OurSe
         there.age(30)
         there.forget()
     for line in ("FLUSHALL", "FLUSHDB", "SWAPDB 0 1"):
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRefused):
             kept.execute_command(*line.split())
     kept.set("left", "behind")
     there.age(10_000_000)

@@ -74,6 +74,17 @@ def circles(root: Path) -> list[list[str]]:
     return [list(circle) for circle in sorted(found)]
 
 
+def classes(root: Path) -> dict[str, list[str]]:
+    """The public classes of the house: for each name the files that define it."""
+    house = root / "src" / PACKAGE
+    found: dict[str, list[str]] = {}
+    for file in sorted(house.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(file.relative_to(house).as_posix())
+    return found
+
+
 def _file_of(name: str, known: Mapping[str, set[str]]) -> str:
     """The file that an imported name is in: a module, or the `__init__` of a package."""
     while name not in known and f"{name}.{FACADE}" not in known:

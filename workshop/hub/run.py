@@ -25,7 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachelab.command.jupyter import Refused, refuse_taken_port
+from cachelab.command import CommandError
+from cachelab.command.jupyter import refuse_taken_port
 from cachelab.process.guard import Guard
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         return _run(asked)
-    except (Refused, OSError) as why:
+    except (CommandError, OSError) as why:
         print(why, file=sys.stderr)
         return 1
 
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(asked: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterhub") is None:
-        raise Refused("JupyterHub is not installed here: start the hub with `make hub`.")
+        raise CommandError("JupyterHub is not installed here: start the hub with `make hub`.")
     import accounts
     import ports
 
@@ -88,11 +89,13 @@ def _run(asked: argparse.Namespace) -> int:
         else:
             names = accounts.numbered(asked.learners)
     except accounts.BadNames as why:
-        raise Refused(str(why)) from None
+        raise CommandError(str(why)) from None
     if asked.idle_minutes < 1:
-        raise Refused(f"--idle-minutes is {asked.idle_minutes}, but it has to be 1 or more.")
+        raise CommandError(f"--idle-minutes is {asked.idle_minutes}, but it has to be 1 or more.")
     if asked.class_file and asked.names:
-        raise Refused("The users of --class-file are learner-01 and on: give --learners with it.")
+        raise CommandError(
+            "The users of --class-file are learner-01 and on: give --learners with it."
+        )
     url = public_address(asked.ip, asked.port, asked.tls_cert, asked.tls_key)
     of_each = settings_of_each(asked.class_file, names)
     node = node_program()
@@ -136,18 +139,20 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def public_address(ip: str, port: int, cert: Path | None, key: Path | None) -> str:
-    """The URL that learners open; Refused where passwords would cross a network in the clear."""
+    """The URL that learners open; CommandError if passwords would cross a network in the clear."""
     if (cert is None) != (key is None):
-        raise Refused("A certificate needs its key: give both --tls-cert and --tls-key.")
+        raise CommandError("A certificate needs its key: give both --tls-cert and --tls-key.")
     for file in (cert, key):
         if file is not None and not file.is_file():
-            raise Refused(f"There is no file {file}: --tls-cert and --tls-key are PEM files.")
+            raise CommandError(f"There is no file {file}: --tls-cert and --tls-key are PEM files.")
     try:
         address = ipaddress.ip_address("127.0.0.1" if ip == "localhost" else ip)
     except ValueError:
-        raise Refused(f"--ip is {ip!r}, but it has to be an address, such as 127.0.0.1.") from None
+        raise CommandError(
+            f"--ip is {ip!r}, but it has to be an address, such as 127.0.0.1."
+        ) from None
     if not address.is_loopback and cert is None:
-        raise Refused(
+        raise CommandError(
             f"At {ip} passwords would cross the network in the clear, so the hub is not started:"
             " give --tls-cert and --tls-key, or leave --ip out and use an SSH tunnel."
         )
@@ -158,14 +163,16 @@ def public_address(ip: str, port: int, cert: Path | None, key: Path | None) -> s
 def settings_of_each(file: Path | None, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Name to what makes a learner work on the class's Redis, from the file of `class create`.
 
-    Its columns name, url and prefix are read. Refused when it has no line for one of `names`.
+    Its columns name, url and prefix are read. CommandError when it has no line for one of `names`.
     """
     if file is None:
         return {}
     text = text_of(file, "`cachelab class create` makes one")
     rows = list(csv.DictReader(text.splitlines()))
     if not rows or not all(row.get(key) for row in rows for key in ("name", "url", "prefix")):
-        raise Refused(f"{file} is not a file of `cachelab class create`: name the one it wrote.")
+        raise CommandError(
+            f"{file} is not a file of `cachelab class create`: name the one it wrote."
+        )
     of_each = {
         row["name"]: {
             "CACHELAB_REDIS_URL": row["url"],
@@ -175,7 +182,7 @@ def settings_of_each(file: Path | None, names: Sequence[str]) -> dict[str, dict[
         for row in rows
     }
     if missing := sorted(set(names) - set(of_each)):
-        raise Refused(
+        raise CommandError(
             f"{file} has no line for {', '.join(missing[:3])}{', ...' if missing[3:] else ''}: run"
             f" `cachelab class create --learners {len(names)}` again, which adds to it."
         )
@@ -183,17 +190,17 @@ def settings_of_each(file: Path | None, names: Sequence[str]) -> dict[str, dict[
 
 
 def text_of(file: Path, advice: str) -> str:
-    """A file's text; Refused, with `advice`, when it cannot be read."""
+    """A file's text; CommandError, with `advice`, when it cannot be read."""
     try:
         return file.read_text("utf-8")
     except OSError as error:
-        raise Refused(f"{file} cannot be read ({error.strerror}): {advice}.") from None
+        raise CommandError(f"{file} cannot be read ({error.strerror}): {advice}.") from None
     except UnicodeDecodeError:
-        raise Refused(f"{file} is not UTF-8 text: {advice}.") from None
+        raise CommandError(f"{file} is not UTF-8 text: {advice}.") from None
 
 
 def node_program() -> str:
-    """Node's path; Refused where there is none that the proxy runs on."""
+    """Node's path; CommandError where there is none that the proxy runs on."""
     node = shutil.which("node")
     told = ""
     if node:
@@ -202,7 +209,7 @@ def node_program() -> str:
     found = re.match(r"v(\d+)\.", told)
     if node is None or not found or int(found[1]) < OLDEST_NODE:
         seen = f"is {told}" if told else "is not on PATH"
-        raise Refused(
+        raise CommandError(
             f"The hub's proxy needs Node {OLDEST_NODE} or newer, and node {seen}: install Node and"
             " npm (Debian, Ubuntu: sudo apt install nodejs npm)."
         )
@@ -210,7 +217,7 @@ def node_program() -> str:
 
 
 def installed_proxy() -> Path:
-    """configurable-http-proxy as the lock names it; npm fetches it once. Refused if it cannot."""
+    """configurable-http-proxy as the lock names it; npm fetches it once, or CommandError."""
     lock = (HERE / "package-lock.json").read_bytes()
     digest = hashlib.sha256(lock).hexdigest()
     stamp = PROXY / "lock.sha256"
@@ -218,7 +225,9 @@ def installed_proxy() -> Path:
         return PROXY / PROGRAM
     npm = shutil.which("npm")
     if npm is None:
-        raise Refused("The hub's proxy is fetched by npm, and there is none on PATH: install it.")
+        raise CommandError(
+            "The hub's proxy is fetched by npm, and there is none on PATH: install it."
+        )
     print("Cachelab: fetching the hub's proxy, only this once", flush=True)
     shutil.rmtree(PROXY, ignore_errors=True)
     PROXY.mkdir(parents=True)
@@ -228,7 +237,7 @@ def installed_proxy() -> Path:
     done = subprocess.run([npm, "ci", *quiet], cwd=PROXY, capture_output=True, text=True)
     if done.returncode != 0:
         said = next((line for line in done.stderr.splitlines() if line.strip()), "without a word")
-        raise Refused(
+        raise CommandError(
             f"npm could not fetch the hub's proxy ({said.strip()}): check the network or the"
             " proxy settings of npm and run the same command again."
         )
@@ -256,7 +265,7 @@ def _build(source: Path, lab: Path) -> None:
 
     read, errors = markers.read_source(ROOT, source)
     if read is None:
-        raise Refused(f"A lab cannot be built ({errors[0]}): `make check` says more.")
+        raise CommandError(f"A lab cannot be built ({errors[0]}): `make check` says more.")
     new = lab.with_name(f".{lab.stem}.{os.getpid()}")
     new.write_text(notebook.dumps(notebook.blank(read, "labs")), "utf-8")
     new.replace(lab)
@@ -264,7 +273,7 @@ def _build(source: Path, lab: Path) -> None:
 
 @contextlib.contextmanager
 def only_hub_of(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which our end releases too; Refused where another hub has it."""
+    """Hold the folder's lock, which our end releases too; CommandError where another hub has it."""
     import fcntl
 
     held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -272,7 +281,7 @@ def only_hub_of(folder: Path) -> Iterator[None]:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Refused(
+        raise CommandError(
             f"A hub runs already in {folder}: end that one first, or give this one another --folder"
             " and --port."
         ) from None
@@ -296,7 +305,7 @@ def memory_advice(learners: int) -> list[str]:
 
 
 def wait_for(guard: Guard, pid: int, port: int, log: Path) -> None:
-    """Until somebody listens there; Refused with the log's last line when the process ends."""
+    """Until somebody listens there; CommandError with the log's last line when the process ends."""
     deadline = time.monotonic() + PROXY_SECONDS
     while time.monotonic() < deadline and guard.returncode(pid) is None:
         with socket.socket() as probe:
@@ -304,7 +313,9 @@ def wait_for(guard: Guard, pid: int, port: int, log: Path) -> None:
                 return
         time.sleep(0.05)
     lines = log.read_text("utf-8", "replace").strip().splitlines() if log.exists() else []
-    raise Refused(f"The hub's proxy did not start ({lines[-1] if lines else 'without a word'}).")
+    raise CommandError(
+        f"The hub's proxy did not start ({lines[-1] if lines else 'without a word'})."
+    )
 
 
 def serve(guard: Guard, proxy: list[str], api_port: int, logs: Path, about: str) -> None:

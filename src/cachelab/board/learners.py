@@ -53,7 +53,7 @@ COMMANDS = (
 
 
 @dataclass(frozen=True)
-class Learner:
+class Account:
     """One row of the file that `create` writes: what a learner is given.
 
     `start` is the line that a learner runs in the folder of the workbook.
@@ -201,19 +201,19 @@ def _kept(admin: Any) -> str:
 
 # The file ------------------------------------------------------------------------------------
 
-COLUMNS = [field.name for field in fields(Learner)]
+COLUMNS = [field.name for field in fields(Account)]
 
 
-def _row(url: str, host: str, name: str, password: str) -> Learner:
+def _row(url: str, host: str, name: str, password: str) -> Account:
     parts = urlsplit(url)
     who = f"{name}:{quote(password, safe='')}@"
     netloc = who + ("" if parts.scheme == "unix" else host or parts.netloc.rpartition("@")[2])
     given = urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
     start = f"CACHELAB_REDIS_URL='{given}' CACHELAB_PREFIX={prefix_of(name)}"
-    return Learner(name, given, prefix_of(name), f"{start} CACHELAB_CLASS_URL='{given}' make lab")
+    return Account(name, given, prefix_of(name), f"{start} CACHELAB_CLASS_URL='{given}' make lab")
 
 
-def _password(row: Learner) -> str:
+def _password(row: Account) -> str:
     return unquote(urlsplit(row.url).password or "")
 
 
@@ -222,7 +222,7 @@ def _number(name: str) -> tuple[int, str]:
     return (int(digits) if digits.isdigit() else 0, name)
 
 
-def read_rows(file: Path) -> list[Learner]:
+def read_rows(file: Path) -> list[Account]:
     """The rows of a file that `create` wrote; [] if there is none; BoardError if it is another."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -232,7 +232,7 @@ def read_rows(file: Path) -> list[Learner]:
         raise BoardError(f"{file} cannot be read ({reason(error)}).") from None
     table = list(csv.reader(io.StringIO(text)))
     whole = table and table[0] == COLUMNS and all(len(row) == len(COLUMNS) for row in table[1:])
-    rows = [Learner(*row) for row in table[1:]] if whole else []
+    rows = [Account(*row) for row in table[1:]] if whole else []
     if not whole or not all(LEARNER.fullmatch(row.name) and _password(row) for row in rows):
         raise BoardError(
             f"{file} is not a file that cachelab class create wrote: nothing was changed; name"
@@ -241,7 +241,7 @@ def read_rows(file: Path) -> list[Learner]:
     return rows
 
 
-def write_rows(file: Path, rows: Sequence[Learner]) -> None:
+def write_rows(file: Path, rows: Sequence[Account]) -> None:
     """Write the file in one step, for its owner's eyes only (mode 0600)."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")

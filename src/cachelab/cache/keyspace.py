@@ -138,7 +138,7 @@ LUA = re.compile(
 LUA_WAYS_OUT = {"_G", "getfenv", "setfenv", "load", "loadstring", "dofile", "loadfile", "require"}
 
 
-class Refused(OneSentence, RuntimeError):
+class CommandRefused(OneSentence, RuntimeError):
     """The command would touch more than our keys; its text is one sentence."""
 
 
@@ -185,7 +185,7 @@ class Keyspace:
     def outgoing(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """One command as it has to be sent: keys, channels and patterns under our prefix.
 
-        `args` as redis-py has them (`("GET", "a")`, `("XINFO STREAM", "a")`). Raises Refused.
+        `args` as redis-py has them: `("GET", "a")`, `("XINFO STREAM", "a")`. Raises CommandRefused.
         """
         if not self.prefix:
             return tuple(args)
@@ -289,19 +289,21 @@ class Keyspace:
             said = f"{name} {sub}" if name in ALLOWED and sub else name
             raise self._refusal(said, REFUSED[name])
         if name not in self.table and f"{name}|{sub}" not in self.table:
-            raise Refused(
+            raise CommandRefused(
                 f"{name} is not among the commands Cachelab knows, so it cannot tell which keys it"
                 f" would touch on a server that is not ours ({self.place}): {INSTEAD}."
             )
 
-    def _refusal(self, command: str, why: str) -> Refused:
+    def _refusal(self, command: str, why: str) -> CommandRefused:
         instead = "delete your own keys with lab.clear()" if why == EMPTIES else INSTEAD
-        return Refused(f"{command} {why} a server that is not ours ({self.place}): {instead}.")
+        return CommandRefused(
+            f"{command} {why} a server that is not ours ({self.place}): {instead}."
+        )
 
     def _allow_script(self, script: str) -> None:
         for command, following in lua_calls(script):
             if command is None:
-                raise Refused(
+                raise CommandRefused(
                     f"This Lua script uses {following}, so what it would touch on a server that is"
                     f" not ours ({self.place}) cannot be told: write redis.call('GET', KEYS[1])."
                 )
@@ -314,7 +316,7 @@ class Keyspace:
                 spec[0] == 1 for spec in self.table.get(name, [])
             )
             if takes_key_first and following is not None:
-                raise Refused(
+                raise CommandRefused(
                     f"This Lua script gives {name} a key that is not from KEYS, so it would touch"
                     f" a key of others on a server that is not ours ({self.place}): pass the key"
                     " in KEYS."
@@ -437,7 +439,7 @@ def _range(spec: Spec, first: int, argv: Sequence[Any]) -> Iterator[int]:
         try:
             count = int(_text(argv[first + int(count_at)]))
         except (ValueError, IndexError):
-            raise Refused(
+            raise CommandRefused(
                 f"{_upper(argv[0])} needs the number of its keys as an integer, but this is"
                 f" {argv[first + int(count_at)] if first < len(argv) else 'missing'!r}."
             ) from None

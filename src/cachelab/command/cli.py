@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cachelab.board import commands as board_commands
+from cachelab.command import CommandError
 from cachelab.command.jupyter import project_root
 from cachelab.process.errors import OneSentence
 from cachelab.record.trace import say_seconds
@@ -34,10 +35,6 @@ SLOW_SECONDS = 0.05  # for the answer to a PING; one on this machine takes a tho
 PORT = 8888  # JupyterLab's own; it takes the next when this is in use
 
 PASSED, NOT_ALL, IMPOSSIBLE = 0, 1, 2
-
-
-class Refused(Exception):
-    """A command cannot do what it was asked for; the text is one sentence."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[argparse.Namespace], int] = parsed.command
         return command(parsed)
-    except (Refused, OneSentence) as why:
+    except OneSentence as why:
         print(_plain(str(why)), file=sys.stderr)
         return IMPOSSIBLE
     except KeyboardInterrupt:
@@ -105,7 +102,7 @@ def _check(asked: argparse.Namespace) -> int:
     try:
         judged = judge_lab(asked.lab)
     except CannotJudge as why:
-        raise Refused(str(why)) from None
+        raise CommandError(str(why)) from None
     if asked.json:
         print(json.dumps(judged.as_dict(), indent=1, ensure_ascii=True))
     else:
@@ -147,7 +144,7 @@ def _reset(asked: argparse.Namespace) -> int:
 
 
 def _lab_file(asked: str) -> tuple[Path, Path]:
-    """Where the lab is, and the root of the workbook; Refused, with what comes close."""
+    """Where the lab is, and the root of the workbook; CommandError, with what comes close."""
     path, root = Path(asked), project_root()
     stem = path.name.removesuffix(".ipynb")
     is_in_labs = path.absolute().parent.name == "labs"
@@ -157,13 +154,13 @@ def _lab_file(asked: str) -> tuple[Path, Path]:
         stem = asked
     known = sorted(source.stem for source in (root / "content" / "labs").glob("[0-9]*.py"))
     if not known:
-        raise Refused(
+        raise CommandError(
             f"The originals of the labs are not in {root}: run this in the folder of the workbook."
         )
     if stem not in known:
         close = difflib.get_close_matches(stem, known, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
-        raise Refused(f"There is no lab {asked}: {advice}")
+        raise CommandError(f"There is no lab {asked}: {advice}")
     return root / "labs" / f"{stem}.ipynb", root
 
 
@@ -174,7 +171,7 @@ def _original(root: Path, stem: str) -> bytes:
         markers = importlib.import_module("tools.markers")
         notebook = importlib.import_module("tools.notebook")
     except ImportError as error:
-        raise Refused(
+        raise CommandError(
             f"A lab is built anew for this, and {error.name} is missing: run make lab once, or"
             " pip install 'cachelab[lab,build]'."
         ) from None
@@ -182,7 +179,7 @@ def _original(root: Path, stem: str) -> bytes:
         sys.path.remove(str(root))
     source, errors = markers.read_source(root, root / "content" / "labs" / f"{stem}.py")
     if source is None:
-        raise Refused(f"The original has an error ({errors[0]}): nothing was changed.")
+        raise CommandError(f"The original has an error ({errors[0]}): nothing was changed.")
     text: str = notebook.dumps(notebook.blank(source, "labs"))
     return text.encode()
 
@@ -201,10 +198,10 @@ def _keep(path: Path) -> Path:
         except OSError as error:
             with contextlib.suppress(OSError):
                 backup.unlink(missing_ok=True)  # a half is no copy
-            raise Refused(
+            raise CommandError(
                 f"No backup of {path} could be made ({error.strerror}): nothing was changed."
             ) from None
-    raise Refused(f"There are too many backups of {path} of this second: nothing was changed.")
+    raise CommandError(f"There are too many backups of {path} of this second: nothing was changed.")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -224,7 +221,9 @@ def _write(path: Path, content: bytes) -> None:
         if half:
             with contextlib.suppress(OSError):
                 os.unlink(half)
-        raise Refused(f"{path} cannot be written ({error.strerror}): it is as it was.") from None
+        raise CommandError(
+            f"{path} cannot be written ({error.strerror}): it is as it was."
+        ) from None
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cachelab.command import CommandError
+
 if TYPE_CHECKING:
     from traitlets.config import Config
 
@@ -30,10 +32,6 @@ PLUMBING = [
     "SECURITY.md",
     "site", "action.yml", "postBuild", "start",
 ]  # fmt: skip
-
-
-class Refused(Exception):
-    """JupyterLab is not started; the text is the one sentence that says why and what to do."""
 
 
 def project_root() -> Path:
@@ -86,29 +84,29 @@ def in_container(environ: dict[str, str] | os._Environ[str] = os.environ) -> boo
 
 
 def refuse_no_token(token: str) -> None:
-    """Raise Refused if anybody on this machine could come in."""
+    """Raise CommandError if anybody on this machine could come in."""
     if not token:
-        raise Refused(
+        raise CommandError(
             "JupyterLab runs what is typed into it, so it is not started without a token: "
             "leave the token setting out and one is made, or set CACHELAB_TOKEN."
         )
 
 
 def refuse_strangers(ip: str, *, container: bool) -> None:
-    """Raise Refused if other machines could reach it; a container has its own network."""
+    """Raise CommandError if other machines could reach it; a container has its own network."""
     try:
         loopback = ip == "localhost" or ipaddress.ip_address(ip).is_loopback
     except ValueError:
         loopback = False
     if not (loopback or container):
-        raise Refused(
+        raise CommandError(
             f"JupyterLab would be open to other machines at {ip!r}, so it is not started: leave "
             "--ip out (it is 127.0.0.1), and reach it from elsewhere through an SSH tunnel."
         )
 
 
 def refuse_taken_port(ip: str, port: int) -> None:
-    """Raise Refused if a port that was asked for by number cannot be had."""
+    """Raise CommandError if a port that was asked for by number cannot be had."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # a port of a server that just ended may be taken again
@@ -116,7 +114,7 @@ def refuse_taken_port(ip: str, port: int) -> None:
         try:
             probe.bind((ip, port))
         except OSError as error:
-            raise Refused(
+            raise CommandError(
                 f"Port {port} cannot be had ({error.strerror}): name another one with --port, or "
                 "leave --port out and a free one is found."
             ) from None
@@ -182,7 +180,7 @@ def launch(args: Sequence[str] = ()) -> int:
     LabApp.serverapp_class = ServerApp
     try:
         LabApp.launch_instance(argv=list(args))
-    except Refused as reason:
+    except CommandError as reason:
         print(reason, file=sys.stderr)
         return 1
     return 0

@@ -22,18 +22,18 @@ served stale even where must-revalidate or s-maxage forbid it (RFC 9111 section 
 
 from __future__ import annotations
 
-from cachelab.edge.answers import Answer, Burst, Headers
+from cachelab.edge.answers import Answer, Headers, HttpBurst
 from cachelab.edge.http_origin import Call, HttpOrigin, Reply, Request
 from cachelab.edge.nginx import EdgeError
 from cachelab.edge.sites import Edge, Site, start
 
 __all__ = [
     "Answer",
-    "Burst",
     "Call",
     "Edge",
     "EdgeError",
     "Headers",
+    "HttpBurst",
     "HttpOrigin",
     "Reply",
     "Request",

@@ -1,4 +1,4 @@
-"""What a reader got from the edge: one Answer with its headers as a panel, or a Burst of them."""
+"""What a reader got from the edge: an Answer with its headers as a panel, or an HttpBurst."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ _CELL = "text-align:left;vertical-align:top;padding:1px 10px;background:transpar
 
 
 @dataclass(frozen=True)
-class Burst:
+class HttpBurst:
     """What became of many readers.
 
     answers: one a reader, in the order of the readers (None where there is an error); errors:

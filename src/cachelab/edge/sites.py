@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from cachelab.edge import nginx as nginxes
 from cachelab.edge import readers as crowds
-from cachelab.edge.answers import Answer, Burst
+from cachelab.edge.answers import Answer, HttpBurst
 from cachelab.edge.http_origin import HttpOrigin
 from cachelab.edge.nginx import EdgeError, Nginx, NginxUnfit
 
@@ -78,7 +78,7 @@ class Site:
         bearer: str | None = None,
         headers: Mapping[str, str] | None = None,
         **more: str,
-    ) -> Burst:
+    ) -> HttpBurst:
         """Let many readers ask for the same path, each over a connection of its own.
 
         `over`: seconds over which they come. 0 is all at once: nobody is answered by the origin
@@ -95,7 +95,7 @@ class Site:
         request = self._request(path, user, bearer, {**named, **(headers or {})})
         return self._edge._run(self._burst(request, readers, over))
 
-    def repeat(self, path: str, times: int = 10_000, **asking: Any) -> Burst:
+    def repeat(self, path: str, times: int = 10_000, **asking: Any) -> HttpBurst:
         """Ask `times` times over a few connections that stay open; the first goes alone.
 
         `asking`: as for `get`.
@@ -130,7 +130,7 @@ class Site:
         await self._edge._settle(before, [answer])
         return answer
 
-    async def _burst(self, request: bytes, readers: int, over: float) -> Burst:
+    async def _burst(self, request: bytes, readers: int, over: float) -> HttpBurst:
         origin, before = self._edge._origin, self._edge._calls()
         answered = 0
 
@@ -157,16 +157,16 @@ class Site:
                 origin.open_the_door()
         return await self._sum_up(got, before, time.perf_counter() - began)
 
-    async def _repeat(self, request: bytes, times: int) -> Burst:
+    async def _repeat(self, request: bytes, times: int) -> HttpBurst:
         before, began = self._edge._calls(), time.perf_counter()
         got = await crowds.queue("127.0.0.1", self.port, request, times, connections=CONNECTIONS)
         return await self._sum_up(got, before, time.perf_counter() - began)
 
-    async def _sum_up(self, got: list[Answer | str], before: int, seconds: float) -> Burst:
+    async def _sum_up(self, got: list[Answer | str], before: int, seconds: float) -> HttpBurst:
         answers = [each for each in got if isinstance(each, Answer)]
         errors = [each for each in got if isinstance(each, str)]
         await self._edge._settle(before, answers)
-        return Burst(len(got), answers, errors, self._edge._calls() - before, seconds)
+        return HttpBurst(len(got), answers, errors, self._edge._calls() - before, seconds)
 
 
 class Edge:

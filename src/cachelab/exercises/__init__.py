@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from cachelab.judge.exercise import Exercise
-from cachelab.judge.trial import Trial, World, judge
+from cachelab.judge.trial import Trial, TrialWorld, judge
 from cachelab.process.errors import OneSentence
 from cachelab.process.limits import limited
 from cachelab.record.verdict import MIME, OUTCOMES, Verdict, short
@@ -27,9 +27,9 @@ __all__ = [
     "Exercise",
     "Hint",
     "Trial",
+    "TrialWorld",
     "UnknownExercise",
     "Verdict",
-    "World",
     "catalogue",
     "check",
     "find",

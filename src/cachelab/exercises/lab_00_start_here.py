@@ -7,7 +7,7 @@ from typing import Any
 
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 VALUES: tuple[Any, ...] = ({"to": "Alice", "times": 0}, 0, "", [], None, "a text", 2.5, True)
@@ -43,7 +43,7 @@ def judge_remember(answer: Any, trial: Trial) -> None:
     )
 
 
-def _expect_json(trial: Trial, world: World, key: str, value: Any, said: str) -> None:
+def _expect_json(trial: Trial, world: TrialWorld, key: str, value: Any, said: str) -> None:
     found = world.keys()
     trial.expect(found != [], f"{said} the cache is empty.")
     named = ", ".join(found)

@@ -425,7 +425,7 @@ def _and(keys: Sequence[str]) -> str:
 # refresh -------------------------------------------------------------------------------------
 
 
-class Table:
+class TableOrigin:
     """An origin that gives a whole table, and its clock."""
 
     def __init__(self, table: dict[str, Any] | None = None) -> None:
@@ -448,7 +448,7 @@ class Table:
 
 def judge_refresh(answer: Any, trial: Trial) -> None:
     """Loaded on start, then hourly; a failed refresh keeps the old table and is not repeated."""
-    origin = Table()
+    origin = TableOrigin()
     origin.down = True
     ended = trial.attempt(answer, origin.load, origin.clock)
     if ended.error is None:
@@ -463,7 +463,7 @@ def judge_refresh(answer: Any, trial: Trial) -> None:
         " error.",
     )
 
-    origin = Table()
+    origin = TableOrigin()
     table = _made(trial, answer, origin.load, origin.clock)
     trial.expect(
         origin.loads == 1, f"On start the table was loaded {origin.loads} times; once is enough."
@@ -494,7 +494,7 @@ def judge_refresh(answer: Any, trial: Trial) -> None:
         " their hands.",
     )
     _failing_refresh(answer, trial)
-    empty = Table({})
+    empty = TableOrigin({})
     table = _made(trial, answer, empty.load, empty.clock)
     for _ in range(3):
         _expect_table(trial, table, {}, "The origin's table was empty; table()")
@@ -503,7 +503,7 @@ def judge_refresh(answer: Any, trial: Trial) -> None:
         f"The origin's table was empty, and three reads loaded it {empty.loads} times in all;"
         " expected was 1.",
     )
-    emptied = Table()
+    emptied = TableOrigin()
     table = _made(trial, answer, emptied.load, emptied.clock)
     emptied.now, emptied.rates = emptied.now + 3_600, {}
     _expect_table(trial, table, {}, "The origin's table was emptied; an hour later table()")
@@ -512,7 +512,7 @@ def judge_refresh(answer: Any, trial: Trial) -> None:
 
 def _slow_and_silent(answer: Any, trial: Trial) -> None:
     """Age counts from the beginning of a load, and hours without a reader are not made up for."""
-    origin = Table()
+    origin = TableOrigin()
     origin.takes = 100.0
     table = _made(trial, answer, origin.load, origin.clock)
     for number, load in ((2, "The first load"), (3, "The second load")):
@@ -524,7 +524,7 @@ def _slow_and_silent(answer: Any, trial: Trial) -> None:
             f"{load} took 100 s, and 3,600 s after it began its table was still given: age counts"
             " from the beginning of the load.",
         )
-    origin = Table()
+    origin = TableOrigin()
     table = _made(trial, answer, origin.load, origin.clock)
     origin.now += 10.5 * 3_600
     for _ in range(5):
@@ -538,7 +538,7 @@ def _slow_and_silent(answer: Any, trial: Trial) -> None:
 
 
 def _failing_refresh(answer: Any, trial: Trial) -> None:
-    origin = Table()
+    origin = TableOrigin()
     table = _made(trial, answer, origin.load, origin.clock)
     old = dict(origin.rates)
     origin.now += 3_600

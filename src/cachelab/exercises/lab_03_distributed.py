@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product
 from cachelab.record.verdict import short
 
@@ -155,7 +155,7 @@ def _expect_user(trial: Trial, pod: Store, session: str, truth: int | None, what
     )
 
 
-def _expect_life(trial: Trial, world: World, key: str, when: str) -> None:
+def _expect_life(trial: Trial, world: TrialWorld, key: str, when: str) -> None:
     left = world.ttl(key)
     trial.expect(left is not None, f"{when} the session has no TTL: nobody is ever logged out.")
     trial.expect(
@@ -526,7 +526,7 @@ def _with(loads: list[list[int]]) -> str:
     return f"once, with {short(loads[0])}"
 
 
-def _expect_copy(trial: Trial, world: World, one: int, least: int, most: int) -> None:
+def _expect_copy(trial: Trial, world: TrialWorld, one: int, least: int, most: int) -> None:
     key = f"product:v1:{one}"
     found = ", ".join(world.keys()) or "nothing"
     trial.expect(key in world.keys(), f"The cache holds {found}; expected was also {key}.")

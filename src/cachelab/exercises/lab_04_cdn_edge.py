@@ -14,7 +14,7 @@ from typing import Any
 from cachelab import edge
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import short
 
@@ -433,7 +433,7 @@ def _pair(trial: Trial, got: Any, what: str) -> tuple[Any, str]:
 
 def _visit(
     trial: Trial,
-    world: World,
+    world: TrialWorld,
     answer: Any,
     shop: Any,
     site: Any,
@@ -534,7 +534,7 @@ def judge_revalidate(answer: Any, trial: Trial) -> None:
         _revalidate_at_the_edge(trial, world, answer, shop)
 
 
-def _asked(trial: Trial, world: World, answer: Any, product_id: int, known: str | None) -> Any:
+def _asked(trial: Trial, world: TrialWorld, answer: Any, product_id: int, known: str | None) -> Any:
     with world.trace.acting("origin"):
         got = trial.call(answer, world.db, product_id, known)
     fine = isinstance(got, tuple) and len(got) == 3 and isinstance(got[2], str)
@@ -548,7 +548,7 @@ def _asked(trial: Trial, world: World, answer: Any, product_id: int, known: str 
 
 
 def _full(
-    trial: Trial, world: World, answer: Any, product_id: int, known: str | None, what: str
+    trial: Trial, world: TrialWorld, answer: Any, product_id: int, known: str | None, what: str
 ) -> str:
     """The ETag of an answer that has to be a 200 with the row."""
     status, headers, body = _asked(trial, world, answer, product_id, known)
@@ -578,7 +578,7 @@ def _validator(trial: Trial, headers: Any, what: str) -> str:
     return etag
 
 
-def _not_modified(trial: Trial, world: World, answer: Any, known: str, etag: str) -> None:
+def _not_modified(trial: Trial, world: TrialWorld, answer: Any, known: str, etag: str) -> None:
     status, headers, body = _asked(trial, world, answer, 1, known)
     asked = f"A request with If-None-Match: {known}"
     trial.expect(
@@ -592,7 +592,7 @@ def _not_modified(trial: Trial, world: World, answer: Any, known: str, etag: str
     trial.expect(said == etag, f"The 304 carries the ETag {said}; expected was {etag}.")
 
 
-def _revalidate_at_the_edge(trial: Trial, world: World, answer: Any, shop: Any) -> None:
+def _revalidate_at_the_edge(trial: Trial, world: TrialWorld, answer: Any, shop: Any) -> None:
     """Two pages grow old at the edge; one of the two rows has changed meanwhile."""
     hand, statuses = Stagehand(), []
     world.trace.clear()

@@ -10,7 +10,7 @@ from typing import Any
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 # read ----------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def _gone_at_any_step(answer: Any, trial: Trial, key: str, truth: Any) -> None:
             )
 
 
-def _delete(world: World, key: str) -> None:
+def _delete(world: TrialWorld, key: str) -> None:
     with world.trace.acting("somebody else"):
         world.cache.delete(key)
 
@@ -339,7 +339,7 @@ def judge_cache_down(answer: Any, trial: Trial) -> None:
         )
 
 
-def _expect_served(trial: Trial, world: World, got: Any, truth: Any, when: str) -> None:
+def _expect_served(trial: Trial, world: TrialWorld, got: Any, truth: Any, when: str) -> None:
     _expect_value(trial, got, truth, f"{when}, the read of product 1")
     asked = world.db.queries
     trial.expect(asked == 1, f"{when}, one read asked {asked} queries; expected was 1.")
@@ -443,19 +443,19 @@ def _expect_value(trial: Trial, got: Any, truth: Any, who: str) -> None:
     trial.expect(got == truth, f"{who} gave {shown}; the right answer is {short(truth)}.")
 
 
-def _expect_some_copy(trial: Trial, world: World, key: str, after: str) -> None:
+def _expect_some_copy(trial: Trial, world: TrialWorld, key: str, after: str) -> None:
     found = world.keys()
     trial.expect(found != [], f"After {after} the cache is empty: nothing was stored.")
     named = ", ".join(found)
     trial.expect(key in found, f"After {after} the cache holds {named}; expected was {key}.")
 
 
-def _expect_copy(trial: Trial, world: World, key: str, seconds: int) -> None:
+def _expect_copy(trial: Trial, world: TrialWorld, key: str, seconds: int) -> None:
     _expect_some_copy(trial, world, key, "a first read")
     _expect_ttl(trial, world, key, seconds, seconds)
 
 
-def _expect_ttl(trial: Trial, world: World, key: str, least: float, most: float) -> None:
+def _expect_ttl(trial: Trial, world: TrialWorld, key: str, least: float, most: float) -> None:
     left = world.ttl(key)
     trial.expect(left is not None, f"The copy under {key} has no TTL: it would stay for ever.")
     wanted = f"{most:g} s" if least == most else f"{least:g} to {most:g} s"
@@ -465,7 +465,7 @@ def _expect_ttl(trial: Trial, world: World, key: str, least: float, most: float)
     )
 
 
-def _expect_json(trial: Trial, world: World, key: str, truth: Any) -> None:
+def _expect_json(trial: Trial, world: TrialWorld, key: str, truth: Any) -> None:
     stored = world.peek(key)
     try:
         decoded = json.loads(stored) if isinstance(stored, str) else None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.trace import Event
 from cachelab.record.verdict import short
 
@@ -137,7 +137,7 @@ def judge_second_write(answer: Any, trial: Trial) -> None:
     )
 
 
-def _cut_after_commit(world: World, fails: int | None) -> None:
+def _cut_after_commit(world: TrialWorld, fails: int | None) -> None:
     """The cache is out of reach from the commit on, for so many commands (None: for good).
 
     A reader comes along just before the commit: what was deleted by then is stored again.
@@ -160,7 +160,7 @@ def _cut_after_commit(world: World, fails: int | None) -> None:
     world.on("error", count)
 
 
-def _fill_up(world: World) -> None:
+def _fill_up(world: TrialWorld) -> None:
     """From now on the cache has no room: a single command that stores is refused."""
     send = world.cache.execute_command
 
@@ -177,7 +177,7 @@ def _fill_up(world: World) -> None:
 
 
 def _expect_truth_told(
-    answer: Any, trial: Trial, world: World, when: str, *, one_more: bool = False
+    answer: Any, trial: Trial, world: TrialWorld, when: str, *, one_more: bool = False
 ) -> None:
     """No error, the new price in the database, and a word that fits what the cache holds.
 
@@ -206,7 +206,7 @@ def _expect_truth_told(
     )
 
 
-def _readers(world: World) -> str:
+def _readers(world: TrialWorld) -> str:
     left = world.ttl(PRODUCT)
     return "readers get it for ever" if left is None else f"readers get it for {left:.0f} s"
 
@@ -226,7 +226,7 @@ def _told(trial: Trial, ended: Any, when: str) -> Any:
     return ended.value
 
 
-def _expect_saved_price(trial: Trial, world: World, when: str = "a healthy cache") -> None:
+def _expect_saved_price(trial: Trial, world: TrialWorld, when: str = "a healthy cache") -> None:
     product = world.truth.product(1) or {}
     trial.expect(
         product.get("price_cents") == 999,
@@ -438,16 +438,16 @@ def _reads_user(cache: Any, db: Any) -> Any:
     return stored
 
 
-def _put_users(world: World) -> None:
+def _put_users(world: TrialWorld) -> None:
     for user_id in (1, 2):
         world.put(f"user:v1:{user_id}", json.dumps(world.truth.user(user_id)), 200)
 
 
-def _put_product(world: World) -> None:
+def _put_product(world: TrialWorld) -> None:
     world.put(PRODUCT, json.dumps(world.truth.product(1)), 45)
 
 
-def _stored_early(world: World, key: str, column: str, value: Any) -> list[Event]:
+def _stored_early(world: TrialWorld, key: str, column: str, value: Any) -> list[Event]:
     """Filled with each event after which the cache has a value that the database has not."""
     early: list[Event] = []
 
@@ -462,7 +462,7 @@ def _stored_early(world: World, key: str, column: str, value: Any) -> list[Event
     return early
 
 
-def _refuse_updates(world: World) -> None:
+def _refuse_updates(world: TrialWorld) -> None:
     """Every statement of `.db` that changes rows fails, as by a constraint."""
 
     @sa.event.listens_for(world.db.engine, "before_cursor_execute")
@@ -500,7 +500,7 @@ def _how(ended: Any) -> str:
     return f"returned {short(ended.value)}"
 
 
-def _expect_saved_email(trial: Trial, world: World, name: str) -> None:
+def _expect_saved_email(trial: Trial, world: TrialWorld, name: str) -> None:
     email = (world.truth.user(1) or {}).get("email")
     trial.expect(
         email == NEW,
@@ -508,7 +508,7 @@ def _expect_saved_email(trial: Trial, world: World, name: str) -> None:
     )
 
 
-def _expect_row(trial: Trial, world: World, key: str, truth: Any, seconds: int) -> None:
+def _expect_row(trial: Trial, world: TrialWorld, key: str, truth: Any, seconds: int) -> None:
     """The whole row as it is now, as JSON, for so many seconds."""
     stored = world.peek(key)
     trial.expect(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 OPEN, SEALED, NOTES = "views:v1:open", "views:v1:sealed", "views:v1:notes"
@@ -227,7 +227,7 @@ def judge_replay(answer: Any, trial: Trial) -> str:
     return f"Each view counts once, wherever a worker dies; {_uncapital(found.summary)}"
 
 
-def _with_table(trial: Trial) -> World:
+def _with_table(trial: Trial) -> TrialWorld:
     world = trial.world()
     with world.truth.engine.begin() as connection:
         connection.execute(FLUSHED)
@@ -442,12 +442,12 @@ def _views(db: Any, article_id: int = 1) -> int:
     return int(db.article(article_id)["views"])
 
 
-def _all_views(world: World) -> dict[int, int]:
+def _all_views(world: TrialWorld) -> dict[int, int]:
     return {article: _views(world.truth, article) for article in range(1, 6)}
 
 
 def _expect_views(
-    trial: Trial, world: World, before: dict[int, int], counted: dict[int, int], after: str
+    trial: Trial, world: TrialWorld, before: dict[int, int], counted: dict[int, int], after: str
 ) -> None:
     now = _all_views(world)
     for article, views in before.items():

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product, User
 from cachelab.patterns.read_through import Entity
 from cachelab.patterns.single_flight import SingleFlight
@@ -22,7 +22,7 @@ from cachelab.record.verdict import short
 Row = Callable[[Any], Any]
 
 
-class Loader:
+class RecordingLoader:
     """A loader of the register: remembers what it was asked, and gives those that exist."""
 
     def __init__(self, row: Row) -> None:
@@ -44,9 +44,9 @@ def judge_registry(answer: Any, trial: Trial) -> None:
     """All that differs between two things comes from the register; errors and junk are not kept."""
     world = trial.world()
     users, products, stocks = (
-        Loader(world.db.user),
-        Loader(world.db.product),
-        Loader(world.db.stock),
+        RecordingLoader(world.db.user),
+        RecordingLoader(world.db.product),
+        RecordingLoader(world.db.stock),
     )
     register = {
         "user": Entity(users, 300, 5),
@@ -64,7 +64,7 @@ def judge_registry(answer: Any, trial: Trial) -> None:
     for name, id, key, value, seconds in cases:
         call = f"read(cache, register, {name!r}, {id})"
         loader = register[name].load
-        assert isinstance(loader, Loader)
+        assert isinstance(loader, RecordingLoader)
         loader.asked.clear()
         for turn in ("first", "second"):
             got = trial.call(answer, world.cache, register, name, id)
@@ -94,7 +94,7 @@ def judge_registry(answer: Any, trial: Trial) -> None:
 def _broken_copy(answer: Any, trial: Trial) -> None:
     world = trial.world()
     right = world.truth.user(1)
-    register = {"user": Entity(Loader(world.db.user), 300)}
+    register = {"user": Entity(RecordingLoader(world.db.user), 300)}
     world.put("user:v1:1", '{"id": 1, "na', seconds=200)
     ended = trial.attempt(answer, world.cache, register, "user", 1)
     trial.expect(
@@ -134,7 +134,7 @@ def _failing_loader(answer: Any, trial: Trial, wanted: Any) -> None:
 
 def _unknown_name(answer: Any, trial: Trial) -> None:
     world = trial.world()
-    register = {"user": Entity(Loader(world.db.user), 300)}
+    register = {"user": Entity(RecordingLoader(world.db.user), 300)}
     ended = trial.attempt(answer, world.cache, register, "usr", 1)
     how = type(ended.error).__name__ if ended.error else f"the answer {short(ended.value)}"
     trial.expect(
@@ -149,7 +149,7 @@ def _unknown_name(answer: Any, trial: Trial) -> None:
 def judge_batch(answer: Any, trial: Trial) -> None:
     """Every id gets its value, in one look, one load of what is missing, one trip of fills."""
     world = trial.world()
-    loader = Loader(world.db.product)
+    loader = RecordingLoader(world.db.product)
     register = {"product": Entity(loader, 600, 9, version=3)}
 
     def ask(ids: list[int], when: str) -> None:
@@ -202,7 +202,7 @@ def judge_batch(answer: Any, trial: Trial) -> None:
 def _texts(answer: Any, trial: Trial) -> None:
     """An id may be a text, with a colon in it or all of digits; it comes back as it was."""
     world = trial.world()
-    loader = Loader(lambda id: {"word": id})
+    loader = RecordingLoader(lambda id: {"word": id})
     register = {"tag": Entity(loader, 60)}
     words = ["a:b", "7"]
     for turn in ("first", "second"):
@@ -217,7 +217,7 @@ def _texts(answer: Any, trial: Trial) -> None:
 
 def _zero(answer: Any, trial: Trial) -> None:
     world = trial.world()
-    loader = Loader(world.db.stock)
+    loader = RecordingLoader(world.db.stock)
     register = {"stock": Entity(loader, 60)}
     for turn in ("first", "second"):
         got = trial.call(answer, world.cache, register, "stock", [7, 1])
@@ -449,7 +449,7 @@ def _not_denied(world: stage.World) -> str | bool:
     return f"the cache holds {short(kept)} for an account that is {short(truth)}."
 
 
-def _found(world: World) -> Any:
+def _found(world: TrialWorld) -> Any:
     try:
         return find_account(world.cache, world.db, ZOE)
     except ValueError:
@@ -583,7 +583,7 @@ def _decoded(stored: Any) -> Any:
         return None
 
 
-def _expect_list(trial: Trial, loader: Loader, function: str) -> None:
+def _expect_list(trial: Trial, loader: RecordingLoader, function: str) -> None:
     for ids in loader.asked:
         trial.expect(
             type(ids) in (list, tuple, set, frozenset),
@@ -617,7 +617,7 @@ def _expect_all(trial: Trial, got: Any, truth: dict[Any, Any], who: str) -> None
 
 
 def _expect_copy(
-    trial: Trial, world: World, key: str, value: Any, seconds: int, after: str
+    trial: Trial, world: TrialWorld, key: str, value: Any, seconds: int, after: str
 ) -> None:
     found = world.keys()
     named = ", ".join(found) or "nothing"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 KEY, PUBLIC = "user:v1:1", "user:public:v1:1"
@@ -58,7 +58,7 @@ def judge_explicit(answer: Any, trial: Trial) -> str:
         f"With no copy in the cache rename gave {short(got)}; expected was True: there is none.",
     )
 
-    for which, fails in (("dead", World.cache_down), ("hanging", World.cache_hangs)):
+    for which, fails in (("dead", TrialWorld.cache_down), ("hanging", TrialWorld.cache_hangs)):
         world = trial.world()
         fails(world)
         ended = trial.attempt(answer, world.cache, world.db, 1, NEW)
@@ -102,7 +102,7 @@ def _expect_told_of_one_lost_command(answer: Any, trial: Trial) -> None:
         )
 
 
-def _lose(world: World, number: int) -> Callable[[], None]:
+def _lose(world: TrialWorld, number: int) -> Callable[[], None]:
     """The `number`th command from now on does not reach the cache; returns how to call it off."""
     armed = [True]
 
@@ -123,7 +123,7 @@ def _lose(world: World, number: int) -> Callable[[], None]:
     return call_off
 
 
-def _expect_renamed(trial: Trial, world: World, when: str) -> None:
+def _expect_renamed(trial: Trial, world: TrialWorld, when: str) -> None:
     name = (world.truth.user(1) or {}).get("name")
     trial.expect(name == NEW, f"{when} the database has the name {name!r}; expected was {NEW!r}.")
 
@@ -168,7 +168,7 @@ def judge_keys(answer: Any, trial: Trial) -> str:
     return f"No page shows an old name, for 20 users with up to {most} keys each."
 
 
-def _expect_pages(answer: Any, trial: Trial, world: World, user: int, when: str = "") -> int:
+def _expect_pages(answer: Any, trial: Trial, world: TrialWorld, user: int, when: str = "") -> int:
     got = trial.call(answer, world.db, user)
     named = _texts(got, trial, f"keys_of(db, {user})")
     true = _pages_with(world, user)
@@ -187,7 +187,7 @@ def _expect_pages(answer: Any, trial: Trial, world: World, user: int, when: str 
     return len(true)
 
 
-def _pages_with(world: World, user: int) -> set[str]:
+def _pages_with(world: TrialWorld, user: int) -> set[str]:
     """The keys of all pages that show this user, found by making every page."""
     with world.truth.engine.connect() as connection:
         articles = connection.execute(sa.text("SELECT id, author_id FROM articles")).all()
@@ -547,7 +547,7 @@ def judge_releases(answer: Any, trial: Trial) -> str:
 
 
 def _rename_and_look(
-    world: World, plan: list[tuple[str, set[str]]], writer: int, reader: int, name: str
+    world: TrialWorld, plan: list[tuple[str, set[str]]], writer: int, reader: int, name: str
 ) -> list[str]:
     """One rename, and what is wrong with the page after it."""
     key = f"user:{plan[reader][0]}:1"

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.process.limits import say_error
 from cachelab.record.verdict import short
 from cachelab.stage import StageTrace
@@ -188,7 +188,7 @@ def _whenever_the_lock_is_lost(answer: Any, trial: Trial, *more: Any) -> None:
         world = trial.world()
         lost: list[float | None] = []
 
-        def lose(world: World = world, lost: list[float | None] = lost) -> None:
+        def lose(world: TrialWorld = world, lost: list[float | None] = lost) -> None:
             if world.peek(LOCK) is not None:
                 lost.append(world.ttl(LOCK))
                 world.put(LOCK, "somebody", seconds=20)
@@ -238,7 +238,7 @@ def _expect_lock(trial: Trial, token: Any, left: float | None) -> None:
     )
 
 
-def _expect_copy(trial: Trial, world: World, truth: Any) -> None:
+def _expect_copy(trial: Trial, world: TrialWorld, truth: Any) -> None:
     stored = world.peek(KEY)
     trial.expect(stored is not None, f"Afterwards there is nothing under {KEY} in the cache.")
     try:
@@ -253,7 +253,7 @@ def _expect_copy(trial: Trial, world: World, truth: Any) -> None:
     )
 
 
-def _expect_no_lock(trial: Trial, world: World, when: str) -> None:
+def _expect_no_lock(trial: Trial, world: TrialWorld, when: str) -> None:
     held = world.peek(LOCK)
     trial.expect(
         held is None, f"After {when} the lock was still there: for 30 s nobody can fill the key."

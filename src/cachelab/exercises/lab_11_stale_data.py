@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.origin import Permission
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import Verdict, short
@@ -320,7 +320,7 @@ def _lease_ends_by_itself(answer: Any, trial: Trial) -> None:
         world = trial.world()
         for_ever: list[bool] = []
 
-        def look(world: World = world, for_ever: list[bool] = for_ever) -> None:
+        def look(world: TrialWorld = world, for_ever: list[bool] = for_ever) -> None:
             for_ever.append(world.peek(LEASE) is not None and world.ttl(LEASE) is None)
 
         world.after_cache_command(number, look)
@@ -474,7 +474,7 @@ def _without_cache_or_database(answer: Any, trial: Trial) -> None:
         )
 
 
-def _revoke(world: World) -> None:
+def _revoke(world: TrialWorld) -> None:
     gone = sa.delete(Permission).where(Permission.user_id == BRUNO)
     with world.truth.engine.begin() as connection:
         connection.execute(gone)

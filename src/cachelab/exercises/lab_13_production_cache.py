@@ -11,7 +11,7 @@ from typing import Any
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 # envelope ------------------------------------------------------------------------------------
@@ -432,14 +432,14 @@ def _expect_product(trial: Trial, got: Any, row: Any, who: str) -> None:
     trial.expect(got == row, f"{who} gave {short(got)}; the right answer is {short(row)}.")
 
 
-def _expect_key(trial: Trial, world: World, key: str) -> None:
+def _expect_key(trial: Trial, world: TrialWorld, key: str) -> None:
     found = ", ".join(world.keys()) or "nothing"
     trial.expect(
         key in world.keys(), f"After a first read the cache holds {found}; expected was {key}."
     )
 
 
-def _expect_ttl(trial: Trial, world: World, key: str, least: float, most: float) -> None:
+def _expect_ttl(trial: Trial, world: TrialWorld, key: str, least: float, most: float) -> None:
     _expect_key(trial, world, key)
     left = world.ttl(key)
     trial.expect(left is not None, f"The copy under {key} has no TTL: it would stay for ever.")

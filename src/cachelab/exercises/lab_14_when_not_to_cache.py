@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab.judge.exercise import Exercise
-from cachelab.judge.trial import Trial, World
+from cachelab.judge.trial import Trial, TrialWorld
 from cachelab.judge.world import CACHE_KINDS
 from cachelab.models import ttl as ttl_model
 from cachelab.models import worth
@@ -325,7 +325,7 @@ def judge_index(answer: Any, trial: Trial) -> str:
     return "The same orders in the same order, and none is read that is not shown."
 
 
-def _expect_same(trial: Trial, world: World, sql: str, when: str) -> None:
+def _expect_same(trial: Trial, world: TrialWorld, sql: str, when: str) -> None:
     for asked in ASKED:
         right, _ = _steps(trial, world, SLOW, asked)
         found, _ = _steps(trial, world, sql, asked)
@@ -360,7 +360,7 @@ def _expect_same(trial: Trial, world: World, sql: str, when: str) -> None:
         )
 
 
-def _expect_no_growth(trial: Trial, world: World, sql: str) -> None:
+def _expect_no_growth(trial: Trial, world: TrialWorld, sql: str) -> None:
     _, first = _steps(trial, world, sql, MARCH)
     _sell(trial, world, [(1, f"2025-{5 + n % 6:02}-{1 + n % 28:02}", n) for n in range(MORE)])
     _, second = _steps(trial, world, sql, MARCH)
@@ -383,7 +383,7 @@ def _expect_no_growth(trial: Trial, world: World, sql: str) -> None:
 
 
 def _steps(
-    trial: Trial, world: World, sql: str, asked: Mapping[str, Any]
+    trial: Trial, world: TrialWorld, sql: str, asked: Mapping[str, Any]
 ) -> tuple[list[tuple[Any, ...]], int]:
     """The rows, and how many steps SQLite took for them."""
     each, taken = 10, 0
@@ -404,12 +404,12 @@ def _steps(
             trial.fail(f"The query that repair gave cannot be run: {short(str(error))}.")
 
 
-def _plan(trial: Trial, world: World, sql: str) -> str:
+def _plan(trial: Trial, world: TrialWorld, sql: str) -> str:
     rows, _ = _steps(trial, world, f"EXPLAIN QUERY PLAN {sql}", MARCH)
     return "; ".join(str(row[-1]) for row in rows)[:150]
 
 
-def _sell(trial: Trial, world: World, orders: Any) -> None:
+def _sell(trial: Trial, world: TrialWorld, orders: Any) -> None:
     rows = [(user, day, cents) for user, day, cents in orders]
     insert = (
         "INSERT INTO orders (user_id, product_id, quantity, total_cents, placed_on)"
@@ -422,7 +422,7 @@ def _sell(trial: Trial, world: World, orders: Any) -> None:
         trial.fail(f"After repair no order can be stored any more: {short(str(error))}.")
 
 
-def _digest(trial: Trial, world: World) -> Any:
+def _digest(trial: Trial, world: TrialWorld) -> Any:
     asked = "SELECT count(*), sum(id * user_id), sum(total_cents), min(placed_on) FROM orders"
     try:
         with _database(world) as connection:
@@ -432,7 +432,7 @@ def _digest(trial: Trial, world: World) -> Any:
 
 
 @contextlib.contextmanager
-def _database(world: World) -> Iterator[sqlite3.Connection]:
+def _database(world: TrialWorld) -> Iterator[sqlite3.Connection]:
     """The world's file, by a connection that nobody else has."""
     connection = sqlite3.connect(str(world.truth.engine.url.database), timeout=0.5)
     try:
@@ -466,7 +466,7 @@ def judge_uncached(answer: Any, trial: Trial) -> str:
     return "Right after every write, by one query, and there is nothing left to invalidate."
 
 
-def _expect_spent(answer: Any, trial: Trial, world: World, when: str) -> None:
+def _expect_spent(answer: Any, trial: Trial, world: TrialWorld, when: str) -> None:
     for user in (1, 4, 20, 999):
         orders, right = _orders_of(world, user)
         start = len(world.trace)
@@ -502,7 +502,7 @@ def _expect_spent(answer: Any, trial: Trial, world: World, when: str) -> None:
         )
 
 
-def _orders_of(world: World, user: int) -> tuple[int, int]:
+def _orders_of(world: TrialWorld, user: int) -> tuple[int, int]:
     asked = "SELECT count(*), coalesce(sum(total_cents), 0) FROM orders WHERE user_id = ?"
     with _database(world) as connection:
         count, total = connection.execute(asked, (user,)).fetchone()
@@ -538,7 +538,7 @@ def judge_n_plus_one(answer: Any, trial: Trial) -> str:
     return f"Every order with its product's name, by no more queries for {MANY} than for three."
 
 
-def _expect_page(answer: Any, trial: Trial, world: World, user: int, when: str) -> None:
+def _expect_page(answer: Any, trial: Trial, world: TrialWorld, user: int, when: str) -> None:
     with _database(world) as connection:
         asked = (
             "SELECT o.id, p.name, o.quantity FROM orders o LEFT JOIN products p"

@@ -9,7 +9,7 @@ from typing import Any
 
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
 Pair = tuple[str, str]
@@ -193,7 +193,7 @@ def judge_register(answer: Any, trial: Trial) -> str:
     return f"{len(planted)} planted faults found among {len(before):,} keys, and nothing else."
 
 
-def _audit(answer: Any, trial: Trial, world: World, register: dict[str, Any]) -> set[Pair]:
+def _audit(answer: Any, trial: Trial, world: TrialWorld, register: dict[str, Any]) -> set[Pair]:
     """The pairs that an answer gives, whatever it gives them in."""
     copied = {prefix: dict(entry) for prefix, entry in register.items()}
     got = trial.call(lambda: _listed(answer(world.cache, copied)))
@@ -211,7 +211,7 @@ def _listed(given: Any) -> Any:
     return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
 
 
-def _put_many(world: World, keys: Iterable[str], seconds: int) -> None:
+def _put_many(world: TrialWorld, keys: Iterable[str], seconds: int) -> None:
     with world.trace.off_the_record(), world.cache.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.set(key, "{}", ex=seconds)
@@ -223,7 +223,7 @@ def _run_down(before: dict[str, float], after: dict[str, float], key: str) -> fl
     return 0.0 if before[key] == after[key] else before[key] - after[key]
 
 
-def _lives(world: World) -> dict[str, float]:
+def _lives(world: TrialWorld) -> dict[str, float]:
     """Each key, with the seconds it has left (infinity: no TTL)."""
     lives = {key: world.ttl(key) for key in world.keys()}
     return {key: float("inf") if left is None else left for key, left in lives.items()}
@@ -309,7 +309,7 @@ def judge_flush(answer: Any, trial: Trial) -> str:
     return "1,300 keys are gone, in pages, and none of the others."
 
 
-def _expect_flushed(answer: Any, trial: Trial, world: World, namespace: str) -> None:
+def _expect_flushed(answer: Any, trial: Trial, world: TrialWorld, namespace: str) -> None:
     before = set(world.keys())
     ours = {key for key in before if key.startswith(namespace)}
     got = trial.call(answer, world.cache, namespace)
@@ -339,7 +339,7 @@ MOST, WORKERS, QUERY = 12, 4, 0.1
 THERE, BROKEN = HOTTEST[2], HOTTEST[5]
 
 
-class Loader:
+class ProductLoader:
     """Asks the database, and remembers what was asked and how many at the same time."""
 
     def __init__(self, db: Any, broken: int | None = None) -> None:
@@ -368,11 +368,11 @@ def judge_warm(answer: Any, trial: Trial) -> str:
         type(got) is int and got == 0,
         f"With no counts there is nothing to warm, and warm_up gave {short(got)}; expected was 0.",
     )
-    loaders: list[Loader] = []
+    loaders: list[ProductLoader] = []
 
     def actor(broken: int | None) -> Any:
         def warming(cache: Any, db: Any) -> Any:
-            loaders.append(Loader(db, broken))
+            loaders.append(ProductLoader(db, broken))
             return answer(cache, loaders[-1], dict(COUNTS), MOST, WORKERS)
 
         return {"warm-up": warming}
@@ -442,7 +442,7 @@ def judge_warm(answer: Any, trial: Trial) -> str:
     return f"{MOST} hottest warmed in {run.elapsed:.1f} s, at most {loader.peak} loads at a time."
 
 
-def _whatever_happens(trial: Trial, actor: Any, loaders: list[Loader]) -> None:
+def _whatever_happens(trial: Trial, actor: Any, loaders: list[ProductLoader]) -> None:
     """One copy is there already, one load fails."""
     key = f"product:v1:{THERE}"
 

@@ -341,11 +341,11 @@ class Stand:
         self.now += ms
 
     def fast_forward(self, seconds: float) -> None:
-        """As a World of a trial."""
+        """As a TrialWorld of a trial."""
         self.now += 1000 * seconds
 
     def close(self) -> None:
-        """As a World of a trial."""
+        """As a TrialWorld of a trial."""
         for client in self.raw:
             client.connection_pool.disconnect()
 

@@ -22,7 +22,7 @@ from cachelab.incident.scenario import Scenario, load, scenario
 from cachelab.incident.service import row
 from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Over, Trial
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product
 from cachelab.process.limits import say_error
 from cachelab.record.trace import Trace, say_seconds
@@ -377,7 +377,7 @@ def _alone(answer: Any, trial: Trial) -> None:
         world = trial.world()
         seen: list[tuple[Any, float | None]] = []
 
-        def load(world: World = world, seen: list[Any] = seen) -> list[int]:
+        def load(world: TrialWorld = world, seen: list[Any] = seen) -> list[int]:
             seen.append((world.peek(LOCK), world.ttl(LOCK)))
             return [40, 15]
 
@@ -461,7 +461,7 @@ def _whenever_it_is_lost(answer: Any, trial: Trial) -> None:
         world = trial.world()
         lost: list[tuple[bool, bool]] = []  # had the lock a TTL, was the copy stored?
 
-        def lose(world: World = world, lost: list[tuple[bool, bool]] = lost) -> None:
+        def lose(world: TrialWorld = world, lost: list[tuple[bool, bool]] = lost) -> None:
             if world.peek(LOCK) is not None:
                 lost.append((world.ttl(LOCK) is not None, world.peek(KEY) is not None))
                 world.put(LOCK, "somebody", seconds=30)
@@ -504,7 +504,7 @@ def _two_at_once(answer: Any, trial: Trial) -> None:
     trial.every_order({"one": caller, "other": caller}, once)
 
 
-def _expect_free(trial: Trial, world: World, when: str) -> None:
+def _expect_free(trial: Trial, world: TrialWorld, when: str) -> None:
     trial.expect(
         world.peek(LOCK) is None,
         f"After {when} the lock was still there: until it ends nobody can fill the key.",

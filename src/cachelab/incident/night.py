@@ -34,7 +34,7 @@ WALL_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
-class Request:
+class PageRequest:
     """One customer: who serves, what is asked for, and when, in seconds."""
 
     who: str
@@ -44,10 +44,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageAnswer:
     """What one customer got: `said` is the answer, or None with a `failure`; times in seconds."""
 
-    request: Request
+    request: PageRequest
     said: Any
     failure: str
     took: float
@@ -84,7 +84,7 @@ class Score:
 # Who comes when ------------------------------------------------------------------------------
 
 
-def traffic(night: Scenario) -> list[Request]:
+def traffic(night: Scenario) -> list[PageRequest]:
     """Everybody who comes, in order of arrival; drawn from the seed, before anything is served."""
     draw = random.Random(night.seed)
     pages, weights = list(night.mix), list(night.mix.values())
@@ -97,7 +97,7 @@ def traffic(night: Scenario) -> list[Request]:
         asked += [(burst.at, burst.page)] * burst.customers
     asked.sort(key=lambda one: one[0])
     return [
-        Request(f"{_pod(night, number, at)} r{number}", at, page, _about(page, draw))
+        PageRequest(f"{_pod(night, number, at)} r{number}", at, page, _about(page, draw))
         for number, (at, page) in enumerate(asked, 1)
     ]
 
@@ -134,7 +134,7 @@ class Playing:
     parts: Mapping[str, Part]
     door: Door = field(default_factory=Door)
     pods: dict[str, Pod] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[PageAnswer] = field(default_factory=list)
     truth: dict[str, dict[int, int]] = field(default_factory=dict)  # price job -> prices after it
     sold: list[tuple[float, int, int]] = field(default_factory=list)  # seconds, product, left
     _writing: Any = None
@@ -202,7 +202,7 @@ def options(night: Scenario) -> dict[str, Any]:
     }
 
 
-def _serve(playing: Playing, _: Any, request: Request, cache: Any, db: Any) -> None:
+def _serve(playing: Playing, _: Any, request: PageRequest, cache: Any, db: Any) -> None:
     trace, failure, said = cache.trace, "", None
     began = trace.clock()
     try:
@@ -213,7 +213,7 @@ def _serve(playing: Playing, _: Any, request: Request, cache: Any, db: Any) -> N
     except Exception as error:
         failure = " ".join(f"{type(error).__name__}: {error}".split())[:100]
     took = trace.clock() - began
-    playing.answers.append(Answer(request, said, failure, took))
+    playing.answers.append(PageAnswer(request, said, failure, took))
     told = f"ERROR 500, {failure}" if failure else f"200 {_brief(said)}"
     trace.note(f"GET /{request.page}/{request.about} {told}, {say_seconds(took)}")
 
@@ -274,7 +274,7 @@ class Run:
 
     night: Scenario
     trace: Trace
-    answers: list[Answer]
+    answers: list[PageAnswer]
     faults: tuple[str, ...]
     connections: int  # the most that were open at once
 
@@ -342,7 +342,7 @@ class Run:
         total = 3_600 * (int(hours) - begin[0]) + 60 * (int(minutes) - begin[1])
         return (total + float(seconds or 0)) % 86_400
 
-    def of(self, request: Request) -> list[int]:
+    def of(self, request: PageRequest) -> list[int]:
         """The numbers of the entries that one request left."""
         return [n for n, event in enumerate(self.trace.events, 1) if event.actor == request.who]
 
@@ -415,7 +415,7 @@ def judged(playing: Playing, trace: stage.StageTrace, faults: tuple[str, ...]) -
     """The run, with each answer held against what was true."""
     truth = _Truth(playing, trace)
     answers = [
-        Answer(a.request, a.said, a.failure, a.took, wrong=not truth.allows(a))
+        PageAnswer(a.request, a.said, a.failure, a.took, wrong=not truth.allows(a))
         for a in playing.answers
     ]
     answers.sort(key=lambda answer: (answer.request.at, int(answer.request.who.split(" r")[1])))
@@ -447,7 +447,7 @@ class _Truth:
         self.history["price", NEW] = [(-1e9, None), (launched, 4_900)]
         self.launched = launched
 
-    def allows(self, answer: Answer) -> bool:
+    def allows(self, answer: PageAnswer) -> bool:
         """Whether what was said was true at some moment that the promise covers."""
         page, about, said = answer.request.page, answer.request.about, answer.said
         if answer.failure:

@@ -126,7 +126,7 @@ def pool_of_100(wire: Mapping[str, Any]) -> redis.ConnectionPool:
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlantedFault:
     """One planted fault: the part it is in, and what it is in a few words."""
 
     part: str
@@ -140,13 +140,15 @@ SOUND: dict[str, Part] = {
     "change_prices": change_prices,
     "connect": connect,
 }
-FAULTS: dict[str, Fault] = {
-    "one_ttl": Fault("lifetime", "one TTL for every kind of data"),
-    "absent_for_ever": Fault("lifetime", '"there is no such product" is kept for ever'),
-    "hash_in_key": Fault("search_key", "Python's hash() in a key"),
-    "lock_without_token": Fault("rebuild", "a lock that does not know its owner, and ends early"),
-    "delete_before_commit": Fault("change_prices", "copies deleted before the commit"),
-    "pool_of_100": Fault("connect", "a pool of 100 connections for more callers"),
+FAULTS: dict[str, PlantedFault] = {
+    "one_ttl": PlantedFault("lifetime", "one TTL for every kind of data"),
+    "absent_for_ever": PlantedFault("lifetime", '"there is no such product" is kept for ever'),
+    "hash_in_key": PlantedFault("search_key", "Python's hash() in a key"),
+    "lock_without_token": PlantedFault(
+        "rebuild", "a lock that does not know its owner, and ends early"
+    ),
+    "delete_before_commit": PlantedFault("change_prices", "copies deleted before the commit"),
+    "pool_of_100": PlantedFault("connect", "a pool of 100 connections for more callers"),
 }
 _BROKEN: dict[frozenset[str], Part] = {
     frozenset({"one_ttl"}): one_ttl,

@@ -31,7 +31,7 @@ class IncidentError(OneSentence, ValueError):
 
 
 @dataclass(frozen=True)
-class Burst:
+class Surge:
     """So many customers in one instant, `at` seconds, all on one kind of page."""
 
     at: float
@@ -67,7 +67,7 @@ class Scenario:
     seconds: float
     rate: float
     mix: dict[str, float]
-    bursts: tuple[Burst, ...]
+    bursts: tuple[Surge, ...]
     price_jobs: tuple[float, ...]
     stock_every: float
     launch_at: float | None
@@ -162,7 +162,7 @@ def scenario(data: dict[str, Any], name: str = "scenario", file: str = "scenario
         seconds=float(traffic["seconds"]),
         rate=float(traffic["rate"]),
         mix={page: float(share) for page, share in traffic["mix"].items() if share},
-        bursts=tuple(Burst(float(b["at"]), b["customers"], b["page"]) for b in _bursts(traffic)),
+        bursts=tuple(Surge(float(b["at"]), b["customers"], b["page"]) for b in _bursts(traffic)),
         price_jobs=tuple(sorted(map(float, events.get("price_jobs", [])))),
         stock_every=float(events.get("stock_every", 0)),
         launch_at=_maybe(events.get("launch_at")),

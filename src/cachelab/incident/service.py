@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from cachelab.incident.parts import Part
 from cachelab.origin import Product
+from cachelab.patterns.token_lock import Busy
 
 # Seconds that a query takes, besides its place in the queue of the database.
 QUERY = {"product": 0.1, "stock": 0.1, "search": 1.2, "best": 12.0, "write": 0.3, "warm-up": 0.01}
@@ -24,10 +25,6 @@ ROOMS = ("kitchen", "office", "bedroom", "garden", "hall")
 WORDS = ("lamp", "chair", "desk", "kettle", "rug", "clock")
 
 taking: ContextVar[float] = ContextVar("cachelab_taking", default=QUERY["product"])
-
-
-class Busy(Exception):
-    """Nobody had the answer within a reader's patience."""
 
 
 @contextmanager

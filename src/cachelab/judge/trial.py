@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from cachelab import stage
 from cachelab.judge.exercise import Exercise
-from cachelab.judge.world import World
+from cachelab.judge.world import TrialWorld
 from cachelab.origin import SMALL, Base, Size
 from cachelab.process.limits import (
     CHECK_SECONDS,
@@ -40,7 +40,16 @@ from cachelab.record.verdict import Outcome, Verdict, short
 from cachelab.stage import Exploration, StageTrace
 from cachelab.stage.world import Actors
 
-__all__ = ["Exercise", "Over", "Trial", "World", "another_process", "finite", "judge", "misfit"]
+__all__ = [
+    "Exercise",
+    "Over",
+    "Trial",
+    "TrialWorld",
+    "another_process",
+    "finite",
+    "judge",
+    "misfit",
+]
 
 # Kept back of a check's time: to stop what runs, to clear away, to write the verdict.
 RESERVE = 2.0
@@ -67,16 +76,16 @@ class Trial:
 
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
-        self.worlds: list[World] = []
+        self.worlds: list[TrialWorld] = []
         self.printed: list[str] = []
         self.schedules = 1  # orders that were run, the plain calls being one
         self._patience = Patience(_all_seconds())
 
     def world(
         self, size: Size = SMALL, *, latency: float = 0.0, capacity: int | None = None
-    ) -> World:
+    ) -> TrialWorld:
         """A fresh cache (`.cache`), shop (`.db`) and trace (`.trace`)."""
-        made = World(size, latency=latency, capacity=capacity)
+        made = TrialWorld(size, latency=latency, capacity=capacity)
         self.worlds.append(made)
         return made
 

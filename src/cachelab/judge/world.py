@@ -27,7 +27,7 @@ SCRIPTED = ""  # no key has this name
 CACHE_KINDS = frozenset({"hit", "miss", "fill", "delete", "command"})
 
 
-class World:
+class TrialWorld:
     """A fresh cache (`.cache`), a fresh small shop (`.db`), and the trace of what happens to them.
 
     Its clock moves only by `fast_forward`, also as far as `ttl` is concerned. Nothing is shared

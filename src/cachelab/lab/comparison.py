@@ -322,7 +322,7 @@ class LockRecipe(Rig):
         self.client.delete(self.place.prefix + key)
 
 
-class Article(Rig):
+class ArticleRecipe(Rig):
     """What the article calls production-grade cache-aside, in Python."""
 
     package = "redis"
@@ -351,14 +351,14 @@ RIGS: dict[str, type[Rig]] = {
     "cachetools": Cachetools,
     "diskcache": Diskcache,
     "redis-py Lock": LockRecipe,
-    "the article": Article,
+    "the article": ArticleRecipe,
 }
 
 
 # The trials ------------------------------------------------------------------------------------
 
 
-class Origin:
+class CountingOrigin:
     """A slow origin that counts its calls, and how many there are at once."""
 
     def __init__(self, seconds: float = 0.1, value: Any = "right") -> None:
@@ -417,7 +417,7 @@ class Trials:
         """One reader, and 39 more while its load is under way: a fair start for every lock."""
 
         def once(number: int) -> bool:
-            rig, origin = self.rig(), Origin(0.8)
+            rig, origin = self.rig(), CountingOrigin(0.8)
             first, _ = rig.start(f"k{number}", origin)
             time.sleep(0.1)
             got = [*crowd(rig, 39, origin, f"k{number}"), first.result(10)]
@@ -426,7 +426,7 @@ class Trials:
         return any(once(number) for number in range(2))
 
     def leader_stopped(self) -> bool:
-        rig, origin = self.rig(), Origin(1.0)
+        rig, origin = self.rig(), CountingOrigin(1.0)
         _, stop = rig.start("k", origin)
         time.sleep(0.1)
         others = [rig.start("k", origin)[0] for _ in range(5)]
@@ -435,14 +435,14 @@ class Trials:
         return [other.result(8) for other in others] == ["right"] * 5 and origin.calls <= 2
 
     def leader_fails(self) -> bool:
-        rig, origin = self.rig(), Origin(0.05)
+        rig, origin = self.rig(), CountingOrigin(0.05)
         origin.error = "lost"
         crowd(rig, 20, origin, "k")
         return origin.calls <= 2
 
     def lock_ends(self) -> bool:
         """A slow load outlives its lock; meanwhile the row changes and somebody else fills."""
-        slow, new = Origin(1.2, "old"), Origin(0.1, "new")
+        slow, new = CountingOrigin(1.2, "old"), CountingOrigin(0.1, "new")
         rig = self.rig(lock=0.5)
         other = rig if self.make.local else self.rig(lock=0.5)
         first, _ = rig.start("k", slow)
@@ -468,7 +468,7 @@ class Trials:
     def down_bounded(self) -> bool | None:
         if self.make.local:
             return None
-        rig, origin = self.rig(url=NOWHERE), Origin(0.05)
+        rig, origin = self.rig(url=NOWHERE), CountingOrigin(0.05)
         got = crowd(rig, 32, origin, "k{}", wait=2)
         return got == ["right"] * 32 and origin.most <= 8
 
@@ -484,7 +484,7 @@ class Trials:
         return [rig.read("k", lambda: "right") for _ in range(2)] == ["right"] * 2
 
     def none_kept(self) -> bool:
-        rig, origin = self.rig(ttl=30), Origin(0, None)
+        rig, origin = self.rig(ttl=30), CountingOrigin(0, None)
         once = [rig.read("k", origin) for _ in range(3)] == [None] * 3 and origin.calls == 1
         return once and self.longest(rig) <= 10
 
@@ -508,7 +508,7 @@ class Trials:
             return [client.pttl(name) / 1000 for name in names]
 
     def delete_during_fill(self) -> bool:
-        rig, old = self.rig(), Origin(0.4, "old")
+        rig, old = self.rig(), CountingOrigin(0.4, "old")
         first, _ = rig.start("k", old)
         time.sleep(0.2)
         rig.delete("k")
@@ -520,7 +520,7 @@ class Trials:
         return self._hot() or (self.make.early and self._hot())  # the machine may be busy
 
     def _hot(self) -> bool:
-        rig, origin = self.rig(ttl=1.2, swr=True), Origin(0.5)
+        rig, origin = self.rig(ttl=1.2, swr=True), CountingOrigin(0.5)
         rig.read("k", origin)
         waits, end = [], time.monotonic() + 2.8
         while time.monotonic() < end:
@@ -604,7 +604,7 @@ def pod() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         name, place = json.loads(line)
-        rig, origin = RIGS[name](Place(**place)), Origin(0.4)
+        rig, origin = RIGS[name](Place(**place)), CountingOrigin(0.4)
         print("0", flush=True)
         sys.stdin.readline()
         got = crowd(rig, 10, origin, "k")

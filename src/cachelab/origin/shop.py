@@ -284,7 +284,7 @@ def _is_whole(path: Path) -> bool:
 Latency = float | Callable[[], float]
 
 
-class Slots(Protocol):
+class SemaphoreLike(Protocol):
     """Room for so many statements at once; the others wait in order of arrival."""
 
     def acquire(self, blocking: bool = True) -> bool: ...
@@ -306,7 +306,7 @@ class Origin:
         *,
         latency: Latency = 0.0,
         capacity: int | None = None,
-        slots: Callable[[int], Slots] = threading.Semaphore,
+        slots: Callable[[int], SemaphoreLike] = threading.Semaphore,
         ask: Callable[[str, Any], tuple[Any, ...]] | None = None,
     ) -> None:
         self.engine = engine
@@ -516,7 +516,7 @@ class _Knobs:
 
     latency: Latency
     capacity: int | None = None
-    slots: Slots | None = None
+    slots: SemaphoreLike | None = None
     queries: int = 0
     writes: int = 0
     # Open transaction -> its tables, each with the ids of the changed rows where they are known.

@@ -122,9 +122,9 @@ def run(
     Except KeyboardInterrupt, if the user asked for it. Whatever is put in the way of the call
     (time, memory, output, `exit`, threads) is gone when this returns.
     """
-    alarm, fence = _Alarm(seconds), _Fence()
+    alarm, contained = _Alarm(seconds), _Containment()
     call = _Call(function, args, options)
-    with alarm, fence:
+    with alarm, contained:
         if alarm.by_signal:
             task = greenlet.greenlet(call)
             task.gr_context = contextvars.copy_context()
@@ -142,7 +142,7 @@ def run(
             worker = threading.Thread(
                 target=contextvars.copy_context().run, args=(call,), name="answer", daemon=True
             )
-            fence.adopt(worker)
+            contained.adopt(worker)
             worker.start()
             try:
                 in_time = _wait_for([worker], seconds)
@@ -155,10 +155,10 @@ def run(
                 alarm.where = _place_of(worker)
                 _stop([worker])
                 call.error = OutOfTime(seconds)
-        running = fence.wind_up(alarm, patient=call.error is None)
+        running = contained.stop_threads(alarm, wait=call.error is None)
     if alarm.interrupted:
         raise KeyboardInterrupt
-    return call.ended(alarm, fence, running)
+    return call.ended(alarm, contained, running)
 
 
 @dataclass
@@ -177,9 +177,9 @@ class _Call:
         except BaseException as error:
             self.error = error
 
-    def ended(self, alarm: _Alarm, fence: _Fence, running: tuple[str, ...]) -> Ended:
+    def ended(self, alarm: _Alarm, contained: _Containment, running: tuple[str, ...]) -> Ended:
         """What came of it. The traceback is dropped: it would keep what the call held alive."""
-        error, printed = self.error, fence.sink.shortened()
+        error, printed = self.error, contained.sink.shortened()
         common: dict[str, Any] = {
             "printed": printed,
             "running": running,
@@ -344,7 +344,7 @@ def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
 # What is put in the way ----------------------------------------------------------------------
 
 
-class _Fence:
+class _Containment:
     """Catches output, `exit` and the like, memory, and threads, of one call."""
 
     def __init__(self) -> None:
@@ -358,7 +358,7 @@ class _Fence:
         """Let `thread` be the one that makes the call."""
         self._owner = thread
 
-    def __enter__(self) -> _Fence:
+    def __enter__(self) -> _Containment:
         try:
             for place, name, value in self._patches():
                 self._kept.append((place, name, getattr(place, name), name in vars(place)))
@@ -440,10 +440,10 @@ class _Fence:
                 resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
                 self._memory = (soft, hard)
 
-    def wind_up(self, alarm: _Alarm, *, patient: bool) -> tuple[str, ...]:
+    def stop_threads(self, alarm: _Alarm, *, wait: bool) -> tuple[str, ...]:
         """Let the threads of the call end, until the time is up; stop the others, and name them."""
         until = alarm.began + alarm.seconds
-        while patient and not alarm.interrupted:
+        while wait and not alarm.interrupted:
             if _wait_for(self._busy(), 0.02) or time.monotonic() > until:
                 break
         busy = self._busy()
