@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cachelab import stage
 from cachelab.origin import User
-from cachelab.stage.search import _Step, fewest_switches, orders_of, switches
+from cachelab.stage.orders import DIES, Choice, Step, fewest_switches, orders_of, switches
 
 STALE = "The cache keeps an old value after everybody has finished."
 
@@ -117,16 +117,17 @@ def test_the_counter_example_is_the_shortest_with_the_fewest_switches():
 
 
 def test_an_order_is_told_with_as_few_switches_as_an_equal_one():
+    x, y = Choice("x"), Choice("y")
     free, kept = (("cache", "a", False),), (("cache", "b", True),)
     steps = [
-        _Step("x", "x", free, 0b0000, 0b0000),
-        _Step("y", "y", free, 0b0000, 0b0000),
-        _Step("x", "x", kept, 0b0001, 0b0001),
-        _Step("y", "y", kept, 0b0010, 0b0111),
+        Step(x, "x", free, 0b0000, 0b0000),
+        Step(y, "y", free, 0b0000, 0b0000),
+        Step(x, "x", kept, 0b0001, 0b0001),
+        Step(y, "y", kept, 0b0010, 0b0111),
     ]
-    assert fewest_switches(steps) == ["x", "x", "y", "y"]
+    assert fewest_switches(steps) == [x, x, y, y]
     assert orders_of(steps) == 3
-    assert switches(["x", "y", "x!"]) == 2
+    assert switches([x, y, Choice("x", DIES)]) == 2
 
 
 # What is right is proved right ---------------------------------------------------------------

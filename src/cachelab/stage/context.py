@@ -14,6 +14,8 @@ class Context(Protocol):
 
     met: dict[Any, int]  # how often each fault has been looked for in this run
     scheduler: Scheduler | None
+    hop: int  # nanoseconds of a trip to the cache
+    commit_apart: bool  # whether a statement and its commit are two steps
 
     @property
     def trace(self) -> Trace:

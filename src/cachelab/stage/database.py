@@ -293,7 +293,7 @@ class Database:
         elif statement.kind == "savepoint":
             alone = False
         touched = _touches(statement, None if many else parameters, True)
-        joined = task is not None and not task.scheduler.commit_apart
+        joined = task is not None and not self.world.commit_apart
         if connection.log is None:
             self._open_for(connection, task, touched if alone or joined else ())
         elif task is not None:
@@ -343,7 +343,7 @@ class Database:
         task = current()
         if task is not None:
             scheduler = task.scheduler
-            if scheduler.commit_apart or scheduler.steps != connection.step:
+            if self.world.commit_apart or scheduler.steps != connection.step:
                 scheduler.point(task, tuple(connection.changed))
         if connection.log is not None:
             self._publish(connection)

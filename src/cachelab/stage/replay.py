@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from cachelab.origin import SMALL, Size
 from cachelab.record.trace import Event
-from cachelab.stage.scheduler import Scheduler, Task
+from cachelab.stage.scheduler import Picker, Scheduler, Task
 from cachelab.stage.world import Actors, StageTrace, as_actors, open_world, wall_clock
 
 _OPERATIONS = frozenset(
@@ -42,11 +43,10 @@ def replay(
     roots = [*(actor.play for actor in cast_list), setup]
     with open_world(roots, size=size) as world, wall_clock(lambda: world.scheduler, wall_limit):
         world.prepare(setup)
-        scheduler = Scheduler(world.trace, wall_limit=wall_limit)
+        world.commit_apart = commit_apart
+        prompter = _Prompter([actor.name for actor in cast_list], order)
+        scheduler = Scheduler(world.trace, prompter, wall_limit=wall_limit)
         world.fresh(scheduler)
-        scheduler.explores, scheduler.commit_apart, scheduler.parked = True, commit_apart, []
-        prompter = _Prompter(scheduler, [actor.name for actor in cast_list], order)
-        scheduler.picker = prompter.pick
         trace = cast(StageTrace, world.play(cast_list, scheduler))
         prompter.compare()
         if prompter.step < len(order):
@@ -54,19 +54,24 @@ def replay(
         return trace
 
 
-class _Prompter:
+class _Prompter(Picker):
     """Tells who goes on, and compares what they did with what is written."""
 
-    def __init__(self, scheduler: Scheduler, names: Sequence[str], order: Sequence[str]) -> None:
-        self.scheduler, self.names, self.order = scheduler, names, order
+    thorough = True
+
+    def __init__(self, names: Sequence[str], order: Sequence[str]) -> None:
+        self.names, self.order = names, order
         self.step = 0  # steps taken
         self.mark = 0  # events before the last step
+
+    def begin(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
 
     @property
     def trace(self) -> StageTrace:
         return cast(StageTrace, self.scheduler.trace)
 
-    def pick(self, parked: list[Task]) -> Task | None:
+    def next_task(self, parked: deque[Task]) -> Task | None:
         self.compare()
         if self.step == len(self.order):
             names = " and ".join(sorted({task.name for task in parked}))

@@ -7,7 +7,7 @@ import contextvars
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -45,6 +45,51 @@ class Overtime(BaseException):
     """Raised inside an actor that keeps the machine busy without ever reaching a switch point."""
 
 
+class Picker:
+    """Decides what a run leaves open. This one serves whoever came first, and nothing goes wrong.
+
+    A run asks three questions: a new run begins; who goes on; which of so many things happens.
+    """
+
+    thorough = False  # is asked at every switch point, also where only one task can go on
+
+    def begin(self, scheduler: Scheduler) -> None:
+        """A run begins, with this scheduler."""
+
+    def next_task(self, parked: deque[Task]) -> Task | None:
+        """Take one out of those at a switch point; None when none of them can go on now."""
+        return parked.popleft()
+
+    def choose(self, count: int) -> int:
+        """A number from 0, below `count`; 0 is what comes first, or that all is well."""
+        return 0
+
+
+class Drawn(Picker):
+    """Draws who goes on: the same seed, the same order."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(f"order {seed}")
+
+    def next_task(self, parked: deque[Task]) -> Task | None:
+        chosen = self.choose(len(parked))
+        parked[0], parked[chosen] = parked[chosen], parked[0]
+        return parked.popleft()
+
+    def choose(self, count: int) -> int:
+        return self.random.randrange(count) if count > 1 else 0
+
+
+class Wait:
+    """What a task waits for. `woken` says by whom it ended: somebody (True), or the clock."""
+
+    __slots__ = ("held_by", "over", "what", "woken")
+
+    def __init__(self, what: str, held_by: Callable[[], str] | None = None) -> None:
+        self.what, self.held_by = what, held_by
+        self.over = self.woken = False
+
+
 class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
     """One actor, or a thread that an actor started."""
 
@@ -62,13 +107,10 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
         self.gone = False  # crashed, or the run is over: no operation has an effect any more
         self.idle = False  # a pool's worker that waits for work
         self.answer: Any = None
-        self.label: Label = ()
-        self.gate: Any = None  # a lock that must be free before the next step, when exploring
-        self.waits_for = ""
-        self.held_by: Callable[[], str] | None = None
-        self.waiting = False
-        self.wait_id = 0
-        self.woken = False
+        self.label: Label = ()  # what its next step touches,
+        self.gate: Any = None  # the lock that it needs, when exploring,
+        self.ways: Sequence[str] = ()  # and how it may go, when chance is explored
+        self.wait: Wait | None = None
         self.joiners: list[Task] = []
         self.children = 0
         self.locks = 0
@@ -76,8 +118,12 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
         self.thread: Any = None
         self.at_once = 0  # steps since it last slept or waited
         self.refusals = 0
-        self.gone_early = False  # crashed, not merely ended with the run
         self.mask = 0  # the steps that happened before the next one of this task
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for somebody, or for the clock."""
+        return self.wait is not None
 
     def run(self) -> None:
         self.scheduler.perform(self)
@@ -92,18 +138,20 @@ def current() -> Task | None:
 class Scheduler:
     """Runs tasks one at a time. Time passes only when every task sleeps or waits.
 
-    `picker` chooses among the tasks parked at a switch point; None is first come, first served.
-    `limit` is virtual seconds, `most_steps` the switch points of a whole run.
+    `picker` chooses among the tasks parked at a switch point. `limit` is virtual seconds,
+    `most_steps` the switch points of a whole run. Each of `on_step` is called in front of a switch
+    point with its task and label, each of `on_touch` when the label of a step under way turns out
+    to be another, each of `on_end` with a task that has ended.
     """
 
     def __init__(
         self,
         trace: Trace,
+        picker: Picker | None = None,
         *,
         limit: float = 30 * 86_400.0,
         most_steps: int = 2_000_000,
         wall_limit: float = 10.0,
-        seed: int = 0,
     ) -> None:
         self.hub = getcurrent()
         self.context = contextvars.copy_context()
@@ -114,18 +162,13 @@ class Scheduler:
         self.most_steps = most_steps
         self.wall_limit = wall_limit
         self.overtime = False
-        self.random = random.Random(f"order {seed}") if seed else None
-        self.picker: Callable[[list[Task]], Task | None] | None = None
-        self.explores = False
-        self.enough = False  # the explorer has seen enough of this order
-        self.commit_apart = True
-        self.hop = 0
         self.tasks: list[Task] = []
         self.runnable: deque[Task] = deque()  # started or woken: run up to their next switch point
-        self.parked: Any = deque()  # at a switch point
-        self.timers: list[tuple[int, int, Any, int]] = []
+        self.parked: deque[Task] = deque()  # at a switch point
+        self.timers: list[tuple[int, int, Any, Wait | None]] = []
         self._count = 0
         self.steps = 0
+        self.ticks = 0  # how often the clock was moved on
         self.beats = 0
         self.left = 0  # tasks that must end before the run is over
         self.ended: int | None = None
@@ -134,7 +177,12 @@ class Scheduler:
         self.running: Task | None = None
         self.closing: Task | None = None
         self.released: list[str] = []  # locks given back since the last step began
+        self.on_step: list[Callable[[Task, Label], None]] = []
+        self.on_touch: list[Callable[[Task, Label], None]] = []
         self.on_end: list[Callable[[Task], None]] = []
+        self.picker = picker or Picker()
+        self.explores = self.picker.thorough
+        self.picker.begin(self)
 
     # Time -----------------------------------------------------------------------------------
 
@@ -142,9 +190,9 @@ class Scheduler:
         """Seconds since the run began."""
         return self.now / SECOND
 
-    def _timer(self, at: int, who: Any, wait_id: int = 0) -> None:
+    def _timer(self, at: int, who: Any, wait: Wait | None = None) -> None:
         self._count += 1
-        heapq.heappush(self.timers, (at, self._count, who, wait_id))
+        heapq.heappush(self.timers, (at, self._count, who, wait))
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
         """Call `do` at that virtual time, if the run is still on."""
@@ -172,9 +220,8 @@ class Scheduler:
             task.owner, task.mask = parent.owner, parent.mask
             self.runnable.append(task)
         else:
-            task.waiting = True
-            task.waits_for = "its start"
-            self._timer(round(start * SECOND), task)
+            task.wait = Wait("its start")
+            self._timer(round(start * SECOND), task, task.wait)
         return task
 
     def perform(self, task: Task) -> None:
@@ -218,7 +265,7 @@ class Scheduler:
 
     def remove(self, task: Task) -> None:
         """`task` never runs again: its process has died. Nothing of it is cleaned up."""
-        task.gone = task.gone_early = True
+        task.gone, task.gate = True, None
         if not task.done:
             task.done = True
             if not task.daemon and not task.idle:
@@ -232,12 +279,20 @@ class Scheduler:
 
     # What a task does -----------------------------------------------------------------------
 
-    def point(self, task: Task, label: Label, gate: Any = None) -> None:
-        """A switch point: anybody may run before what `task` does next, which touches `label`."""
+    def point(self, task: Task, label: Label, gate: Any = None, ways: Sequence[str] = ()) -> str:
+        """A switch point: anybody may run before what `task` does next, which touches `label`.
+
+        `gate` is a lock that must be free for it. Returns in which of `ways` it goes, if there are
+        any; the first is that all is well.
+        """
         if task.gone:
             self._go_away(task)
         if task.free:
-            return
+            return ""
+        for watch in self.on_step:
+            watch(task, label)
+        if task.gone:
+            self._leave(task)
         self.steps += 1
         task.at_once += 1
         if self.overtime:
@@ -250,11 +305,23 @@ class Scheduler:
         elif task.at_once > 1_000:
             self._fail(task, self._endless(task))
         if not self.parked and not self.runnable and not self.explores:
-            return
-        task.label, task.gate = label, gate
+            return ""
+        task.label, task.gate, task.ways = label, gate, ways
         self.parked.append(task)
         self._leave(task)
         task.gate = None
+        return ways[self.picker.choose(len(ways))] if ways else ""
+
+    def touched(self, task: Task, label: Label) -> None:
+        """It is known now what the step of `task` under way touches, not only may touch."""
+        for learn in self.on_touch:
+            learn(task, label)
+
+    def hold(self, until: int) -> None:
+        """All who are at a switch point stand still there until then, in nanoseconds."""
+        held = list(self.parked)
+        self.parked.clear()
+        self._timer(until, lambda: self.parked.extend(task for task in held if not task.done))
 
     def pause(self, task: Task, nanoseconds: int, why: str) -> None:
         """Let virtual time pass for this task."""
@@ -293,17 +360,18 @@ class Scheduler:
             self._go_away(task)
         if task.free:
             raise Stuck(f"Looking at the world after a run would wait for ever for {what}.")
-        task.waiting, task.waits_for, task.held_by, task.at_once = True, what, held_by, 0
-        task.wait_id += 1
+        task.at_once = 0
+        wait = task.wait = Wait(what, held_by)
         if nanoseconds is not None:
-            self._timer(self.now + max(0, nanoseconds), task, task.wait_id)
+            self._timer(self.now + max(0, nanoseconds), task, wait)
         self._leave(task)
-        return task.woken
+        return wait.woken
 
     def wake(self, task: Task, by: Task | None = None) -> None:
         """A waiting task may go on; `by` is whose doing that is."""
-        if task.waiting and not task.done:
-            task.waiting, task.woken = False, True
+        if task.wait is not None and not task.done:
+            task.wait.over = task.wait.woken = True
+            task.wait = None
             if by is not None:
                 task.mask |= by.mask
             if task.idle:
@@ -345,12 +413,10 @@ class Scheduler:
                 if not task.done:
                     self._go(task)
             if parked:
-                picked = self._pick()
+                picked = self.picker.next_task(parked)
                 if picked is not None:
                     self._go(picked)
                     continue
-                if self.enough:
-                    return
                 if runnable:
                     continue
             if self._over():
@@ -362,27 +428,14 @@ class Scheduler:
             return False
         self.draining = True
         limit = (self.ended or 0) + 60 * SECOND
-        while self.timers and (callable(self.timers[0][2]) or self._is_old(self.timers[0])):
-            if type(self.timers[0][2]) is not Task or self._is_old(self.timers[0]):
-                heapq.heappop(self.timers)
-            else:
-                break
+        while self.timers and (type(self.timers[0][2]) is not Task or self._is_old(self.timers[0])):
+            heapq.heappop(self.timers)
         return not self.timers or self.timers[0][0] > limit
 
     @staticmethod
-    def _is_old(timer: tuple[int, int, Any, int]) -> bool:
-        _, _, who, wait_id = timer
-        return type(who) is Task and (who.done or not who.waiting or who.wait_id != wait_id)
-
-    def _pick(self) -> Task | None:
-        parked = self.parked
-        if self.picker is not None:
-            return self.picker(parked)
-        if self.random is not None and len(parked) > 1:
-            chosen = self.random.randrange(len(parked))
-            parked[0], parked[chosen] = parked[chosen], parked[0]
-        task: Task = parked.popleft()
-        return task
+    def _is_old(timer: tuple[int, int, Any, Wait | None]) -> bool:
+        who, wait = timer[2:]
+        return wait is not None and (wait.over or who.done)
 
     def _go(self, task: Task) -> None:
         self.beats += 1
@@ -408,20 +461,17 @@ class Scheduler:
         if at > self.limit:
             raise self._too_late()
         self.now = at
+        self.ticks += 1
         while timers and timers[0][0] == at:
             timer = heapq.heappop(timers)
             if self._is_old(timer):
                 continue
             who = timer[2]
-            if type(who) is Task:
-                who.waiting, who.woken = False, False
+            if timer[3] is not None:
+                timer[3].over, who.wait = True, None
                 self.runnable.append(who)
             else:
                 who()
-        self.ticked()
-
-    def ticked(self) -> None:
-        """Called when the clock has moved; the explorer takes note."""
 
     # Sentences ------------------------------------------------------------------------------
 
@@ -430,12 +480,12 @@ class Scheduler:
         for task in self.tasks:
             if task.done or task.idle:
                 continue
-            held = ""
-            what = task.waits_for
+            what, held = "its turn", ""
             if task.gate is not None:
                 what, held = task.gate.name, task.gate.holder_name()
-            elif task.held_by is not None:
-                held = task.held_by()
+            elif task.wait is not None:
+                what = task.wait.what
+                held = task.wait.held_by() if task.wait.held_by is not None else ""
             parts.append(f"{task.name} waits for {what}" + (f", held by {held}" if held else ""))
         more = len(parts) - 4
         return "; ".join(parts[:4]) + (f"; and {more} more" if more > 0 else "")
@@ -465,10 +515,6 @@ class Scheduler:
             f"{self.steps:,} operations so far, the last by {task.name}, "
             f"at {say_seconds(self.now / SECOND)} virtual."
         )
-
-    def interrupted(self) -> Stuck | None:
-        """What to say when a task was abandoned in the middle of its loop."""
-        return self._busy(self.running) if self.running is not None else None
 
     # The end --------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ number of orders is known although few of them are run.
 from __future__ import annotations
 
 import gc
-import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -21,7 +21,16 @@ from cachelab.origin import SMALL, Latency, Size
 from cachelab.process.patience import Patience
 from cachelab.record.verdict import Outcome, Verdict
 from cachelab.stage.faults import Fault
-from cachelab.stage.scheduler import Label, Scheduler, Stuck, Task
+from cachelab.stage.orders import (
+    DIES,
+    Choice,
+    Step,
+    dependent,
+    fewest_switches,
+    orders_of,
+    switches,
+)
+from cachelab.stage.scheduler import Label, Picker, Scheduler, Stuck, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -33,12 +42,11 @@ from cachelab.stage.world import (
 )
 
 Invariant = Callable[[World], Any]
-_MOST_COUNTED = 40_000  # states of the count of orders; beyond it "many"
 _AFTER_FAILURE = 2_000  # more orders are run in search of a smaller counter-example
+_MOST_STEPS = 20_000  # of one order
 _PREEMPTIONS = 3  # of one random order
 _LEAST = 50  # orders that are tried however slow the machine
 _LAST = 0.2  # of the time, in which a slow machine begins no further order
-_CRASH = "!"  # the mark of the choice that an actor dies instead of going on
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,66 +65,38 @@ class Exploration(Verdict):
 
 
 @dataclass(slots=True)
-class _Step:
-    """One executed step: who, what it touched, what happened before it (a set of bits)."""
-
-    who: str
-    owner: str
-    label: Label
-    own: int = 0  # of those, the ones it follows by program order, not by what it touches
-    before: int = 0
-    released: tuple[str, ...] = ()
-    crash: bool = False
-
-
-@dataclass(slots=True)
 class _Node:
     """A state on the current path: who could go on, and what has been tried."""
 
     enabled: dict[str, Label]
     owners: dict[str, str]
-    sleep: dict[str, Label]
+    sleep: dict[Choice, Label]
     epoch: int
-    crashes_left: int
-    chosen: str = ""
-    backtrack: dict[str, None] = field(default_factory=dict)
-    tried: dict[str, Label] = field(default_factory=dict)
+    deaths: bool  # an actor may die here
+    chosen: Choice | None = None
+    backtrack: dict[Choice, None] = field(default_factory=dict)
+    tried: dict[Choice, Label] = field(default_factory=dict)
 
     def add_threads(self) -> None:
         """The threads of one process do not commute with its death: try each of them."""
-        owners = {self.owners[name] for name in self.backtrack if name in self.owners}
+        owners = {self.owners[name] for name, _ in self.backtrack if name in self.owners}
         for name in self.enabled:
             if self.owners[name] in owners:
-                self.backtrack[name] = None
+                self.backtrack[Choice(name)] = None
 
 
 @dataclass
 class _Finding:
-    choices: list[str]
+    choices: list[Choice]
     sentence: str
-    steps: list[_Step]
+    steps: list[Step]
 
-    def size(self) -> tuple[int, int, list[str]]:
+    def size(self) -> tuple[int, int, list[Choice]]:
         return (len(self.choices), switches(self.choices), self.choices)
 
 
-def switches(choices: Sequence[str]) -> int:
-    """How often somebody else goes on."""
-    names = [choice.strip(_CRASH) for choice in choices]
-    return sum(a != b for a, b in itertools.pairwise(names))
-
-
-def dependent(a: Label, b: Label) -> bool:
-    """Whether the order of two operations can matter."""
-    for space, item, writes in a:
-        for other_space, other_item, other_writes in b:
-            if (
-                (writes or other_writes)
-                and space == other_space
-                and (item is None or other_item is None or item == other_item)
-            ):
-                return True
-    return False
+class Seen(Exception):
+    """The order under way equals one that was run: it ends here."""
 
 
 class Unrepeatable(Stuck):
@@ -129,84 +109,52 @@ class Unrepeatable(Stuck):
         )
 
 
-class _Player:
+class _Player(Picker):
     """Plays one order: the given choices first, then on by itself."""
 
-    def __init__(self, search: _Search, choices: Sequence[str], draw: random.Random | None) -> None:
+    thorough = True
+
+    def __init__(
+        self, search: _Search, choices: Sequence[Choice], draw: random.Random | None
+    ) -> None:
         self.search = search
         self.choices = choices
         self.draw = draw
         self.preemptions = _PREEMPTIONS
-        self.steps: list[_Step] = []
-        self.taken: list[str] = []
-        self.epoch_start = 0
+        self.steps: list[Step] = []
+        self.taken: list[Choice] = []
+        self.ticks = self.epoch_start = 0
         self.cut = False
         self.crashes = search.crashes
         self.current: Task | None = None
         self.in_a_row = 0
-        self.open: _Step | None = None  # its tail is still running
-        scheduler = self.scheduler = Scheduler(
-            search.world.trace, limit=search.limit_seconds, wall_limit=search.wall_limit
-        )
-        scheduler.most_steps = 20_000
-        scheduler.explores = True
-        scheduler.commit_apart = search.commit_apart
-        scheduler.parked = []
-        scheduler.picker = self.pick
-        scheduler.ticked = self.tick  # type: ignore[method-assign]
+        self.open: Step | None = None  # its tail is still running
 
-    def tick(self) -> None:
-        """The clock moved: everything so far happened before everything to come."""
+    def begin(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        scheduler.on_touch.append(self._refine)
+
+    def next_task(self, parked: deque[Task]) -> Task | None:
+        """Who goes on. None: nobody can."""
         self._close()
-        everything = (1 << len(self.steps)) - 1
-        self.epoch_start = len(self.steps)
-        for task in self.scheduler.tasks:
-            task.mask |= everything
-
-    def _close(self) -> None:
-        if self.open is not None:
-            released = self.scheduler.released
-            if released:
-                self.open.released = tuple(released)
-                released.clear()
-            self.open = None
-
-    def pick(self, parked: list[Task]) -> Task | None:
-        """Who goes on. None: nobody can, or this order needs no further look."""
-        self._close()
+        self._tick()
         while True:
             enabled = [task for task in parked if task.gate is None or task.gate.is_free()]
             if not enabled:
                 return None
             depth = len(self.taken)
-            nodes = self.search.nodes
             choice = self._choose(enabled, parked, depth)
             if choice is None:
-                self.cut = self.scheduler.enough = True
-                return None
-            crash = choice.endswith(_CRASH)
-            name = choice.removesuffix(_CRASH)
-            if crash:  # of a whole process: the choice names the actor, not its thread
-                task = next((task for task in parked if task.owner.name == name), None)
+                self.cut = True
+                raise Seen
+            if choice.how == DIES:  # of a whole process: the choice names the actor, not its thread
+                task = next((task for task in parked if task.owner.name == choice.name), None)
             else:
-                task = next((task for task in enabled if task.name == name), None)
+                task = next((task for task in enabled if task.name == choice.name), None)
             if task is None:
-                raise Unrepeatable(f"{name} cannot go on where it could")
-            self.taken.append(choice)
-            label = self._label(task, crash)
-            at = len(self.steps)
-            if self.draw is None and depth >= self.search.known and depth < len(nodes):
-                nodes[depth].tried[choice] = label
-            replayed = self.draw is None and depth < len(self.choices) and not crash
-            if replayed and nodes[depth].enabled.get(name, label) != label:
-                raise Unrepeatable(f"{name} does something else than before")
-            before = self._before(task, label, crash)
-            step = _Step(name, task.owner.name, label, task.mask, before, (), crash)
-            self.steps.append(step)
-            self.search.touched(step)
-            task.mask = before | 1 << at
-            self.open = step
-            if crash:
+                raise Unrepeatable(f"{choice.name} cannot go on where it could")
+            self._take(choice, task, depth)
+            if choice.how == DIES:
                 self.crashes -= 1
                 self.search.world.crash(task)
                 self._close()
@@ -218,63 +166,112 @@ class _Player:
             self.current = task
             return task
 
-    def _before(self, task: Task, label: Label, crash: bool) -> int:
-        """The steps that happened before the next one of `task`, as bits."""
+    def _tick(self) -> None:
+        """If the clock moved, everything so far happened before everything to come."""
+        if self.ticks == self.scheduler.ticks:
+            return
+        self.ticks, self.epoch_start = self.scheduler.ticks, len(self.steps)
+        everything = (1 << len(self.steps)) - 1
+        for task in self.scheduler.tasks:
+            task.mask |= everything
+
+    def _close(self) -> None:
+        if self.open is not None:
+            released = self.scheduler.released
+            if released:
+                self.open.released = tuple(released)
+                released.clear()
+            self.open = None
+
+    def _take(self, choice: Choice, task: Task, depth: int) -> None:
+        """Note the step that is about to run, and what it follows."""
+        label = self._label(task, choice)
+        at, nodes = len(self.steps), self.search.nodes
+        if self.draw is None and depth < len(nodes):
+            if depth >= self.search.known:
+                nodes[depth].tried[choice] = label
+            known = nodes[depth].enabled.get(choice.name, label)
+            if depth < len(self.choices) and not choice.how and known != label:
+                raise Unrepeatable(f"{choice.name} does something else than before")
+        before = self._before(task, label, choice)
+        step = Step(choice, task.owner.name, label, task.mask, before)
+        self.taken.append(choice)
+        self.steps.append(step)
+        self.search.touched(step)
+        task.mask = before | 1 << at
+        self.open = step
+
+    def _refine(self, task: Task, label: Label) -> None:
+        """What the step under way touches in truth, known when its operation has run.
+
+        The order in which scripts meet depends on the keys that they do use, and those on the
+        state; so does an order that is left out because of them.
+        """
+        step = self.open
+        if step is None or step.who != task.name:
+            return
+        step.label, at = label, len(self.steps) - 1
+        task.mask = step.own
+        step.before = self._before(task, label, step.choice, at)
+        task.mask = step.before | 1 << at
+        if self.draw is None and self.search.known <= at < len(self.search.nodes):
+            self.search.nodes[at].tried[step.choice] = label
+        self.search.touched(step)
+
+    def _before(self, task: Task, label: Label, choice: Choice, most: int | None = None) -> int:
+        """The steps, of the first `most`, that happened before the next one of `task`, as bits."""
         before = task.mask
-        for j, step in enumerate(self.steps):
+        for j, step in enumerate(self.steps[:most]):
             if before >> j & 1:
                 continue
             follows = (
                 dependent(step.label, label)
-                or (crash and step.owner == task.owner.name)
+                or (choice.how == DIES and step.owner == task.owner.name)
                 or any(space == "lock" and item in step.released for space, item, _ in label)
             )
             if follows:
                 before |= step.before | 1 << j
         return before
 
-    def _label(self, task: Task, crash: bool) -> Label:
-        if not crash:
+    def _label(self, task: Task, choice: Choice) -> Label:
+        if choice.how != DIES:
             return task.label
         owner = self.search.world.database.owner
         if owner is not None and owner.task is not None and owner.task.owner is task.owner:
             return (("lock", "writer", True),)
         return ()
 
-    def _choose(self, enabled: list[Task], parked: list[Task], depth: int) -> str | None:
+    def _choose(self, enabled: list[Task], parked: deque[Task], depth: int) -> Choice | None:
+        if depth < len(self.choices):
+            return self.choices[depth]
         if self.draw is not None:
             return self._at_random(enabled)
         search = self.search
-        if depth < len(self.choices):
-            return self.choices[depth]
         labels = {task.name: task.label for task in enabled}
         if depth == len(search.nodes):
             search.add_node(self, labels, {task.name: task.owner.name for task in enabled})
         node = search.nodes[depth]
         if self.crashes:
             # A process may die anywhere; sleep sets leave out where that makes no difference.
-            node.backtrack.update(dict.fromkeys(f"{task.owner.name}{_CRASH}" for task in parked))
-        awake = [name for name in labels if name not in node.sleep]
+            node.backtrack.update(dict.fromkeys(Choice(task.owner.name, DIES) for task in parked))
+        awake = [name for name in labels if Choice(name) not in node.sleep]
         if not awake:
-            deaths = [choice for choice in node.backtrack if choice not in node.sleep]
-            node.chosen = deaths[0] if deaths else ""
-            return node.chosen or None
+            node.chosen = next((one for one in node.backtrack if one not in node.sleep), None)
+            return node.chosen
         here = self.current.name if self.current is not None else None
         name = here if here in awake else awake[0]
         if self.in_a_row > 60 and len(awake) > 1:  # it polls: let the others get on
             name = awake[(awake.index(name) + 1) % len(awake)]
-        node.chosen = name
-        node.backtrack[name] = None
+        node.chosen = Choice(name)
+        node.backtrack[node.chosen] = None
         if not search.prune:
-            node.backtrack.update(dict.fromkeys(labels))
+            node.backtrack.update(dict.fromkeys(map(Choice, labels)))
         elif self.crashes:
             node.add_threads()
-        return name
+        return node.chosen
 
-    def _at_random(self, enabled: list[Task]) -> str:
+    def _at_random(self, enabled: list[Task]) -> Choice:
         assert self.draw is not None
-        if len(self.taken) < len(self.choices):
-            return self.choices[len(self.taken)]
         names = [task.name for task in enabled]
         here = self.current.name if self.current is not None else None
         if here in names and (not self.preemptions or self.draw.random() < 0.7):
@@ -284,8 +281,8 @@ class _Player:
             if here in names and name != here:
                 self.preemptions -= 1
         if self.crashes and self.draw.random() < 0.05:
-            return f"{name}{_CRASH}"
-        return name
+            return Choice(name, DIES)
+        return Choice(name)
 
 
 class _Search:
@@ -301,7 +298,6 @@ class _Search:
         crashes: int,
         seed: int,
         prune: bool,
-        commit_apart: bool,
         allow_errors: bool,
         limit_seconds: float,
         wall_limit: float,
@@ -309,7 +305,7 @@ class _Search:
     ) -> None:
         self.world, self.make, self.invariant = world, make, invariant
         self.limit, self.crashes, self.seed, self.prune = limit, crashes, seed, prune
-        self.commit_apart, self.allow_errors = commit_apart, allow_errors
+        self.allow_errors = allow_errors
         self.limit_seconds, self.wall_limit, self.patience = limit_seconds, wall_limit, patience
         self.nodes: list[_Node] = []
         self.known = 0
@@ -324,21 +320,27 @@ class _Search:
     # Playing --------------------------------------------------------------------------------
 
     def play(
-        self, choices: Sequence[str], draw: random.Random | None = None
+        self, choices: Sequence[Choice], draw: random.Random | None = None
     ) -> tuple[_Player, str | None, StageTrace]:
         """One order; the sentence is what is wrong with it, None when nothing is."""
         player = _Player(self, choices, draw)
-        self.scheduler = scheduler = player.scheduler
+        self.scheduler = scheduler = Scheduler(
+            self.world.trace,
+            player,
+            limit=self.limit_seconds,
+            wall_limit=self.wall_limit,
+            most_steps=_MOST_STEPS,
+        )
         self.world.fresh(scheduler)
         trace = cast(StageTrace, scheduler.trace)
         try:
             self.world.play(self.world.look(self.make), scheduler)
+        except Seen:
+            return player, None, trace
         except Stuck as stuck:
             if scheduler.overtime or isinstance(stuck, Unrepeatable):
                 raise
             return player, str(stuck), trace
-        if player.cut:
-            return player, None, trace
         if any(
             value is not None and not isinstance(value, BaseException)
             for value in trace.answers.values()
@@ -367,7 +369,7 @@ class _Search:
             f"this one returned {said!r}."
         )
 
-    def touched(self, step: _Step) -> None:
+    def touched(self, step: Step) -> None:
         """Take note of who met whom, for "proved nothing"."""
         if self.shared and self.wrote:
             return
@@ -384,35 +386,36 @@ class _Search:
 
     def add_node(self, player: _Player, labels: dict[str, Label], owners: dict[str, str]) -> None:
         """A state seen for the first time: what sleeps there follows from the state before."""
-        sleep: dict[str, Label] = {}
+        sleep: dict[Choice, Label] = {}
         if self.nodes and self.prune:
             last = self.nodes[-1]
-            taken = player.taken[-1]
             done = player.steps[-1]
             ticked = player.epoch_start == len(player.steps)  # then nothing commutes
-            for name, label in [*last.sleep.items(), *last.tried.items()]:
-                if name.endswith(_CRASH):  # ends a whole process, its threads too
-                    other = name.removesuffix(_CRASH) != done.owner
+            for choice, label in [*last.sleep.items(), *last.tried.items()]:
+                if choice.how == DIES:  # ends a whole process, its threads too
+                    other = choice.name != done.owner
                 else:
-                    other = name != done.who and name in labels
-                if other and name != taken and not ticked and not dependent(label, done.label):
-                    sleep[name] = label
-        self.nodes.append(_Node(labels, owners, sleep, player.epoch_start, player.crashes))
+                    other = choice.name != done.who and choice.name in labels
+                other = other and choice != done.choice and not ticked
+                if other and not dependent(label, done.label):
+                    sleep[choice] = label
+        deaths = player.crashes > 0
+        self.nodes.append(_Node(labels, owners, sleep, player.epoch_start, deaths))
 
     def look_for_races(self, player: _Player) -> None:
         """Where another order of two dependent steps is possible, plan to try it."""
         steps = player.steps
         waiting = [
-            _Step(task.name, task.owner.name, task.label, task.mask, task.mask)
+            Step(Choice(task.name), task.owner.name, task.label, task.mask, task.mask)
             for task in player.scheduler.tasks
-            if task.gate is not None and not task.gone_early
+            if task.gate is not None
         ]
         for i in range(self.known, len(steps)):
             self._races_of(steps, i, steps[i], self.nodes[i].epoch)
         for step in waiting:
             self._races_of(steps, len(steps), step, player.epoch_start)
 
-    def _races_of(self, steps: list[_Step], i: int, step: _Step, epoch: int) -> None:
+    def _races_of(self, steps: list[Step], i: int, step: Step, epoch: int) -> None:
         seen = step.own
         for j in range(i - 1, epoch - 1, -1):
             earlier = steps[j]
@@ -422,7 +425,7 @@ class _Search:
                 seen |= earlier.before | 1 << j
                 self._plan(steps, j, i, step)
 
-    def _plan(self, steps: list[_Step], j: int, i: int, step: _Step) -> None:
+    def _plan(self, steps: list[Step], j: int, i: int, step: Step) -> None:
         node = self.nodes[j]
         after = [(k, steps[k]) for k in range(j + 1, i) if not steps[k].before >> j & 1]
         after.append((i, step))
@@ -433,28 +436,28 @@ class _Search:
                 initials.append(later.who)
             members |= 1 << k
         for name in initials:
-            if name in node.backtrack and name in node.enabled:
+            if name in node.enabled and Choice(name) in node.backtrack:
                 return
         possible = [name for name in initials if name in node.enabled]
         wanted = [step.who] if step.who in possible else possible[:1] or list(node.enabled)
-        node.backtrack.update(dict.fromkeys(wanted))
-        if node.crashes_left:
+        node.backtrack.update(dict.fromkeys(map(Choice, wanted)))
+        if node.deaths:
             node.add_threads()
 
-    def next_prefix(self) -> list[str] | None:
+    def next_prefix(self) -> list[Choice] | None:
         """The deepest choice that is still to be tried."""
         while self.nodes:
             node = self.nodes[-1]
             for choice in node.backtrack:
                 if choice not in node.tried and choice not in node.sleep:
                     node.chosen = choice
-                    return [other.chosen for other in self.nodes]
+                    return [other.chosen for other in self.nodes if other.chosen is not None]
             self.nodes.pop()
         return None
 
     def search(self) -> bool:
         """Run orders until all are known (True), or the limit or the end of the time (False)."""
-        choices: list[str] = []
+        choices: list[Choice] = []
         failed_at: int | None = None
         while True:
             self.known = max(0, len(choices) - 1)
@@ -526,64 +529,6 @@ class _Search:
         raise Unrepeatable("the order that failed did not fail again")
 
 
-def _successors(steps: Sequence[_Step]) -> tuple[list[str], dict[str, list[int]]]:
-    lanes: dict[str, list[int]] = {}
-    for index, step in enumerate(steps):
-        lanes.setdefault(step.who, []).append(index)
-    return list(lanes), lanes
-
-
-def orders_of(steps: Sequence[_Step]) -> int | None:
-    """How many orders equal this one: the linear extensions of what happened before what."""
-    names, lanes = _successors(steps)
-    states = 1
-    for name in names:
-        states *= len(lanes[name]) + 1
-    if states > _MOST_COUNTED:
-        return None
-    # How many orders lead to each set of steps that is closed under "happened before".
-    level: dict[int, int] = {0: 1}
-    for _ in steps:
-        following: dict[int, int] = {}
-        for done, count in level.items():
-            for name in names:
-                for index in lanes[name]:
-                    if not done >> index & 1:
-                        if steps[index].before & ~done == 0:
-                            key = done | 1 << index
-                            following[key] = following.get(key, 0) + count
-                        break
-        level = following
-    return next(iter(level.values()))
-
-
-def fewest_switches(steps: Sequence[_Step]) -> list[str] | None:
-    """The order that equals this one and changes actors least often; None if that is too much."""
-    names, lanes = _successors(steps)
-    states = len(names)
-    for name in names:
-        states *= len(lanes[name]) + 1
-    if states > _MOST_COUNTED:
-        return None
-    level: dict[tuple[int, str], tuple[int, list[str]]] = {(0, ""): (0, [])}
-    for _ in steps:
-        following: dict[tuple[int, str], tuple[int, list[str]]] = {}
-        for (done, last), (count, path) in level.items():
-            for name in names:
-                for index in lanes[name]:
-                    if not done >> index & 1:
-                        step = steps[index]
-                        if step.before & ~done == 0:
-                            key = (done | 1 << index, name)
-                            said = name + _CRASH if step.crash else name
-                            better = (count + (last not in ("", name)), [*path, said])
-                            if key not in following or better < following[key]:
-                                following[key] = better
-                        break
-        level = following
-    return min(level.values())[1]
-
-
 def explore(
     actors: Actors | Callable[[], Actors],
     invariant: Invariant,
@@ -639,6 +584,7 @@ def explore(
 
         with wall_clock(scheduler, wall_limit) as patience:
             world.prepare(setup)
+            world.commit_apart = commit_apart
             search = _Search(
                 world,
                 factory,
@@ -647,7 +593,6 @@ def explore(
                 crashes=crashes,
                 seed=seed,
                 prune=prune,
-                commit_apart=commit_apart,
                 allow_errors=allow_errors,
                 limit_seconds=limit_seconds,
                 wall_limit=wall_limit,

@@ -211,8 +211,8 @@ class Store:
             for touch in self.world.labels(args):
                 label[touch] = None
         scheduler.point(task, tuple(label))
-        if scheduler.hop:
-            scheduler.pause(task, scheduler.hop, "the network")
+        if self.world.hop:
+            scheduler.pause(task, self.world.hop, "the network")
         for args in asked:
             self.world.meet(task, args)
         if self.down:

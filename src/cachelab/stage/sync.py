@@ -124,10 +124,8 @@ class Lock:
         self.holder = None
 
     def _next_waiter(self, task: Task | None) -> Task:
-        draw = task.scheduler.random if task is not None else None
-        if draw is None or len(self.waiters) == 1:
-            return self.waiters.popleft()
-        chosen = self.waiters[draw.randrange(len(self.waiters))]
+        picker = task.scheduler.picker if task is not None else None
+        chosen = self.waiters[picker.choose(len(self.waiters)) if picker is not None else 0]
         self.waiters.remove(chosen)
         return chosen
 

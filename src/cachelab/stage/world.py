@@ -23,7 +23,16 @@ from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
 from cachelab.stage.faults import Fault
 from cachelab.stage.patches import Patches, refuse_coroutine
-from cachelab.stage.scheduler import Label, Overtime, Refused, Scheduler, Stuck, Task, current
+from cachelab.stage.scheduler import (
+    Drawn,
+    Label,
+    Overtime,
+    Refused,
+    Scheduler,
+    Stuck,
+    Task,
+    current,
+)
 from cachelab.stage.store import StageCache, Store, touches
 from cachelab.stage.sync import Slots
 
@@ -152,6 +161,8 @@ class World:
     met: dict[Fault, int] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     scheduler: Scheduler | None = None
+    hop: int = 0
+    commit_apart: bool = True
     tasks: dict[str, Task] = field(default_factory=dict)
     patches: Patches | None = None  # while a run is on
     seed: int = 0
@@ -302,7 +313,7 @@ class World:
             self.answers = trace.answers = {
                 name: task.answer
                 for name, task in self.tasks.items()
-                if task.done and not task.gone_early
+                if task.done and not task.gone
             }
             trace.world = self
             trace.seconds = (scheduler.now if scheduler.ended is None else scheduler.ended) / 1e9
@@ -546,13 +557,12 @@ def run(
     ) as world:
         with wall_clock(lambda: world.scheduler, wall_limit):
             world.prepare(setup)
-            scheduler = Scheduler(
-                world.trace, limit=limit_seconds, wall_limit=wall_limit, seed=seed
-            )
+            picker = Drawn(seed) if seed else None
+            scheduler = Scheduler(world.trace, picker, limit=limit_seconds, wall_limit=wall_limit)
             world.fresh(scheduler)
-            scheduler.hop = round(hop * 1e9)
+            world.hop = round(hop * 1e9)
             if crash is not None:
-                _arm_crash(world, scheduler, crash, cast_list)
+                scheduler.on_step.append(_dying(world, crash, cast_list))
             try:
                 return cast(StageTrace, world.play(cast_list, scheduler))
             finally:
@@ -585,9 +595,10 @@ def _give_back(actors: int) -> None:
             trim(0)
 
 
-def _arm_crash(
-    world: World, scheduler: Scheduler, crash: tuple[str, int], actors: Sequence[Actor]
-) -> None:
+def _dying(
+    world: World, crash: tuple[str, int], actors: Sequence[Actor]
+) -> Callable[[Task, Label], None]:
+    """Lets an actor die in front of its nth operation; ValueError when there can be none."""
     name, nth = crash
     if name not in {actor.name for actor in actors} or not isinstance(nth, int) or nth < 1:
         names = ", ".join(actor.name for actor in actors[:5])
@@ -595,16 +606,13 @@ def _arm_crash(
             f"crash is (actor, number of the operation before which it dies), with an actor among "
             f"{names}; this is {crash!r}."
         )
-    seen = 0
-    point = scheduler.point
+    left = nth
 
-    def counting(task: Task, label: Label, gate: Any = None) -> None:
-        nonlocal seen
-        if task.owner.name == name and not task.gone:
-            seen += 1
-            if seen == nth:
+    def watch(task: Task, label: Label) -> None:
+        nonlocal left
+        if task.owner.name == name:
+            left -= 1
+            if not left:
                 world.crash(task)
-                scheduler._leave(task)
-        point(task, label, gate)
 
-    scheduler.point = counting  # type: ignore[method-assign]
+    return watch
