@@ -15,6 +15,7 @@ import cachetools
 import simpy
 
 from benchmarks.table import Row, Target
+from cachelab import widgets
 from cachelab.models import (
     early_refresh,
     eviction,
@@ -54,7 +55,7 @@ def evict(policy: str) -> Callable[[float], Any]:
 
 
 def models() -> dict[str, Callable[[float], Any]]:
-    """One slider move of each simulator, and of the formulas that are not instant."""
+    """One slider move of each simulator, explorer, and formula that is not instant."""
     shares = eviction.popularity(1000)
     moves: dict[str, Callable[[float], Any]] = {
         "ttl": lambda x: ttl.simulate(x, 10, query_time=0.5, jitter=0.1),
@@ -79,7 +80,24 @@ def models() -> dict[str, Callable[[float], Any]]:
     }
     for policy in eviction.POLICIES:
         moves[f"eviction, {policy}"] = evict(policy)
-    return moves
+    explorers = {name: getattr(widgets, name)() for name in widgets.EXPLORERS}
+    # The stampede explorer is drawn, and its model run, in the browser.
+    return moves | {
+        name: explore(explorer)
+        for name, explorer in explorers.items()
+        if isinstance(explorer, widgets.Explorer)
+    }
+
+
+def explore(explorer: widgets.Explorer) -> Callable[[float], Any]:
+    """A move of an explorer's first slider: what its models take, without drawing."""
+    name, slider = next(iter(explorer.settings.items()))
+    if hasattr(slider, "options"):
+        values = [value for _, value in slider.options]
+    else:
+        values = [slider.min, slider.value, slider.max]
+    # Settings differ by up to a half: half of the slider's length.
+    return lambda x: explorer.show(**explorer.values | {name: values[int(len(values) * (x - 1))]})
 
 
 def simpy_stampede(times: list[float], query_time: float, slots: int) -> tuple[int, float]:

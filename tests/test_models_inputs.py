@@ -1,11 +1,12 @@
 """Tests of what the models share: events, draws and the walk from miss to miss."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cachelab.models import inputs, revalidate, ttl, write_back
+from cachelab.models import MODELS, inputs, revalidate, ttl, write_back
 
 
 @pytest.mark.parametrize("pattern", inputs.ARRIVALS)
@@ -66,3 +67,11 @@ def test_what_a_model_found_cannot_be_changed_afterwards():
         for field in dataclasses.fields(result):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(result, field.name, 0)
+
+
+def test_every_model_has_a_file_of_tests_of_its_name():
+    tested = {
+        path.stem.removeprefix("test_models_")
+        for path in Path(__file__).parent.glob("test_models_*.py")
+    }
+    assert set(MODELS) <= tested

@@ -27,7 +27,7 @@ from cachelab.board.posting import BoardError
 from cachelab.cache import server
 from cachelab.cache.server import ServerError
 from cachelab.command.cli import main
-from cachelab.widgets import tipping
+from cachelab.widgets import stampede
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path for room in ("notebooks", "solutions") for path in ROOT.glob(f"{room}/*"))
@@ -342,7 +342,7 @@ def test_a_stored_notebook_holds_nothing_that_runs_but_our_own_explorer(path: Pa
             texts += [data.get("text/html", ""), data.get("text/markdown", "")]
         for text in texts:
             scripts = SCRIPT.findall(text)
-            assert all(script == tipping.module() for script in scripts)
+            assert all(script == stampede.module() for script in scripts)
             assert not ACTIVE.search(SCRIPT.sub("", text))
 
 
@@ -350,8 +350,8 @@ def test_the_explorer_of_a_stored_notebook_asks_no_server_for_anything() -> None
     asks = re.compile(
         r"\b(?:fetch|XMLHttpRequest|WebSocket|EventSource|sendBeacon|import)\s*\(|eval"
     )
-    assert not asks.search(tipping.module())
-    assert set(re.findall(r"https?://[\w./]+", tipping.module())) <= {"http://www.w3.org/2000/svg"}
+    assert not asks.search(stampede.module())
+    assert set(re.findall(r"https?://[\w./]+", stampede.module())) <= {"http://www.w3.org/2000/svg"}
 
 
 def test_jupyterlab_takes_no_built_notebook_for_trusted(jupyter: Jupyter) -> None:

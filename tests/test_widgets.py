@@ -22,20 +22,24 @@ import pytest
 import traitlets
 from nbval.plugin import get_sanitize_patterns
 
-from cachelab import widgets
-from cachelab.models import stampede
-from cachelab.widgets import Explorer, StampedeExplorer, tipping
-from cachelab.widgets.explorer import fixed, percent, png, seconds, span
+from cachelab import models, widgets
+from cachelab.models import MODELS
+from cachelab.models import stampede as model
+from cachelab.widgets import EXPLORERS, Explorer, stampede
+from cachelab.widgets.explorer import PER_CENT, UNITS, fixed, percent, png, seconds, span
+from cachelab.widgets.stampede import StampedeExplorer
 from tools.build import build
 
 PROJECT = Path(__file__).resolve().parents[1]
 VIEW = "application/vnd.jupyter.widget-view+json"
-MADE: dict[str, Callable[[], Explorer]] = {
-    name: getattr(widgets, name)
-    for name in widgets.__all__
-    if name.endswith("_explorer") and name != "stampede_explorer"
+ALL: dict[str, Callable[[], Any]] = {name: getattr(widgets, name) for name in EXPLORERS}
+MADE = {name: make for name, make in ALL.items() if name != "stampede_explorer"}
+# What the text of an axis or of a slider's value ends in, or holds, by what it is measured in.
+SHOWN = {
+    "seconds": r" (s|ms|min|h|\N{MICRO SIGN}s)$",
+    "per second": r" per s$",
+    "a count": r"^[\d,.]+$",
 }
-ALL: dict[str, Callable[[], Any]] = {**MADE, "stampede_explorer": widgets.stampede_explorer}
 
 
 @pytest.fixture(params=MADE)
@@ -67,8 +71,16 @@ def corners(explorer: Explorer) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
-def test_there_are_eight_explorers() -> None:
-    assert len(ALL) == 8
+def test_every_explorer_moves_a_model_of_its_name() -> None:
+    assert {name.removesuffix("_explorer") for name in EXPLORERS} <= set(MODELS)
+    assert [name for name in EXPLORERS if not callable(getattr(widgets, name))] == []
+
+
+def test_an_explorer_or_a_model_that_is_not_there_is_answered_with_those_that_are() -> None:
+    with pytest.raises(AttributeError, match=r"no luck_explorer in widgets: .*ttl_explorer"):
+        _ = widgets.luck_explorer
+    with pytest.raises(AttributeError, match=r"no model luck: there are .*ttl"):
+        _ = models.luck
 
 
 @pytest.mark.slow
@@ -124,7 +136,8 @@ def test_axes_are_named_with_their_units(explorer: Explorer) -> None:
         assert axes.get_ylabel()
         # A count has no unit; everything else says it.
         words = f"{axes.get_xlabel()} | {axes.get_ylabel()}"
-        assert re.search(r"\(s\)|\(ms\)|\(%|seconds|reads of|per second", words), words
+        unit = re.search(r"\(s\)|\(ms\)|\(%|seconds|reads of|per second", words)
+        assert unit, f"no axis says its unit, as in (s), (ms), (%), per second: {words}"
 
 
 def test_lines_are_told_apart_without_colour(explorer: Explorer) -> None:
@@ -169,12 +182,14 @@ def test_while_the_notebooks_are_built_no_view_of_a_model_that_will_be_gone_is_s
 def test_every_slider_says_its_unit_or_counts_things(explorer: Explorer) -> None:
     for name, setting in explorer.settings.items():
         assert setting.description
+        if isinstance(setting, ipywidgets.Dropdown):
+            continue
+        assert setting.unit in UNITS.values(), name
         if isinstance(setting, ipywidgets.SelectionSlider):
-            shown = setting.options[0][0]
-            counts = setting.description.startswith("Keys")
-            assert counts or re.search(r" (s|ms|min|h|\N{MICRO SIGN}s|per s)$", shown), name
-        elif not isinstance(setting, ipywidgets.Dropdown):
-            assert "%" in setting.description or name in {"beta", "exponent"}, name
+            labels = [label for label, _ in setting.options if label != "0 s"]
+            assert all(re.search(SHOWN[setting.unit], label) for label in labels), (name, labels)
+        else:
+            assert ("%" in setting.description) == (setting.unit == PER_CENT), name
 
 
 # What the readings say is what the models, and the figures of the course, say.
@@ -226,7 +241,7 @@ def test_a_lookup_slower_than_the_query_never_pays() -> None:
 
 def test_the_stampede_explorer_is_the_model_at_the_same_settings() -> None:
     explorer = widgets.stampede_explorer(slots=10, discipline="ps")
-    expected = stampede.simulate(800, 0.2, 0.01, 10, discipline="ps")
+    expected = model.simulate(800, 0.2, 0.01, 10, discipline="ps")
     assert explorer.result.queries == expected.queries == 211
     assert explorer.said.startswith("211 of 800 reach the database")
     explorer.single_flight = True
@@ -240,19 +255,19 @@ def test_the_stampede_explorer_refuses_what_its_controls_cannot_show(wrong: Any)
 
 
 def test_no_corner_of_the_stampede_explorer_crashes_its_still() -> None:
-    ranges = [(low, high) for low, high, _ in tipping.RANGES.values()]
+    ranges = [(low, high) for low, high, _ in stampede.RANGES.values()]
     for corner in itertools.product(*ranges):
-        for discipline in tipping.DISCIPLINES:
-            settings = dict(zip(tipping.RANGES, corner, strict=True))
+        for discipline in stampede.DISCIPLINES:
+            settings = dict(zip(stampede.RANGES, corner, strict=True))
             explorer = StampedeExplorer(**settings, discipline=discipline)
             assert not re.search("nan|inf", explorer.said)
     # Drawing takes its time, so only the widest corners are drawn.
     for settings in ({"readers": 10, "slots": 100, "query_ms": 1}, {"window_ms": 0}):
-        assert len(np.unique(tipping.still(StampedeExplorer(**settings)))) > 50
+        assert len(np.unique(stampede.still(StampedeExplorer(**settings)))) > 50
 
 
 def test_traits_and_table_of_ranges_agree() -> None:
-    for name, (low, high, start) in tipping.RANGES.items():
+    for name, (low, high, start) in stampede.RANGES.items():
         trait = StampedeExplorer.class_traits()[name]
         assert (trait.min, trait.max, trait.default_value) == (low, high, start)
 

@@ -16,12 +16,14 @@ import pytest
 from conftest import Jupyter, run_all, wait_for_the_kernel
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from cachelab.models import stampede
-from cachelab.widgets import tipping
+from cachelab import widgets
+from cachelab.models import stampede as model
+from cachelab.widgets import stampede
 from tools.build import build
 
 NAME = "91_widgets.ipynb"
-EXPLORERS = ("ttl", "jitter", "staleness", "write_back", "worth", "eviction", "early_refresh")
+# Those that are drawn in the kernel.
+EXPLORERS = [name for name in widgets.EXPLORERS if name != "stampede_explorer"]
 LIVE = "from cachelab.widgets import stampede_explorer\n\nhero = stampede_explorer()\nhero"
 SOURCE = (
     f'# %% [markdown]\n# # Move a slider\n\n# %% tags=["widget"]\n{LIVE}\n\n'
@@ -29,7 +31,7 @@ SOURCE = (
     "from cachelab.figures.predict import predict, recap, reveal\n\n"
     'predict("How many of 800 reach the database?", key="naive", unit="readers")\n\n'
     '# %%\nreveal("naive", 41)\n\n'
-    + "\n".join(f'# %% tags=["widget"]\nwidgets.{name}_explorer()\n' for name in EXPLORERS)
+    + "\n".join(f'# %% tags=["widget"]\nwidgets.{name}()\n' for name in EXPLORERS)
 )
 CELL = ".jp-NotebookPanel:visible .jp-CodeCell"
 
@@ -40,7 +42,7 @@ CELL = ".jp-NotebookPanel:visible .jp-CodeCell"
 @pytest.fixture
 def module(page: Page) -> Page:
     """A page in which `window.stampede` is the module."""
-    source = base64.b64encode(tipping.module().encode()).decode()
+    source = base64.b64encode(stampede.module().encode()).decode()
     page.evaluate(
         """async source => {
             window.stampede = await import(`data:text/javascript;base64,${source}`);
@@ -87,7 +89,7 @@ def test_the_model_in_the_browser_is_the_model_in_python_over_the_whole_grid(
     for settings, (queries, first, last, longest, waits, at_once, said) in zip(
         GRID, ours, strict=True
     ):
-        run = stampede.simulate(
+        run = model.simulate(
             settings["readers"],
             settings["window"],
             settings["queryTime"],
@@ -98,23 +100,23 @@ def test_the_model_in_the_browser_is_the_model_in_python_over_the_whole_grid(
         assert (queries, at_once) == (run.queries, run.queries), settings
         assert (first, last, longest) == (run.first_answer, run.last_answer, run.longest_wait)
         assert math.isclose(waits, run.waits.sum(), rel_tol=1e-9, abs_tol=1e-9), settings
-        assert said == tipping.say(settings["readers"], run)
+        assert said == stampede.say(settings["readers"], run)
 
 
 def test_both_sides_have_the_same_ranges_and_disciplines(module: Page) -> None:
     ranges = module.evaluate("stampede.RANGES")
     assert {name: (each["low"], each["high"]) for name, each in ranges.items()} == {
-        name: (low, high) for name, (low, high, _) in tipping.RANGES.items()
+        name: (low, high) for name, (low, high, _) in stampede.RANGES.items()
     }
-    assert module.evaluate("stampede.DISCIPLINES") == tipping.DISCIPLINES
+    assert module.evaluate("stampede.DISCIPLINES") == stampede.DISCIPLINES
 
 
 def test_no_corner_of_the_controls_goes_blank(module: Page) -> None:
     corners = [
-        dict(zip(tipping.RANGES, values, strict=True))
+        dict(zip(stampede.RANGES, values, strict=True))
         | {"discipline": discipline, "single_flight": flight}
-        for values in itertools.product(*((low, high) for low, high, _ in tipping.RANGES.values()))
-        for discipline in tipping.DISCIPLINES
+        for values in itertools.product(*((low, high) for low, high, _ in stampede.RANGES.values()))
+        for discipline in stampede.DISCIPLINES
         for flight in (False, True)
     ]
     found = module.evaluate(
@@ -267,7 +269,7 @@ def test_a_notebook_that_was_not_run_shows_its_stills(notebook: Page, shots: Pat
     expect(hero).to_contain_text("41 of 800 reach the database")
     page.screenshot(path=shots / "widgets_not_run.png")
     for name in EXPLORERS:
-        picture = cell(page, f"widgets.{name}_explorer()").locator(".jp-RenderedHTML img")
+        picture = cell(page, f"widgets.{name}()").locator(".jp-RenderedHTML img")
         picture.scroll_into_view_if_needed()
         assert picture.evaluate("img => img.naturalWidth") == 800
     expect(page.locator(".jp-NotebookPanel:visible")).not_to_contain_text("Error displaying widget")
@@ -303,7 +305,7 @@ def test_every_live_explorer_moves_by_key_and_reads_again(notebook: Page, shots:
     page = notebook
     run_to_the_end(page)
     for name in EXPLORERS:
-        explorer = cell(page, f"widgets.{name}_explorer()").locator(".jp-OutputArea").last
+        explorer = cell(page, f"widgets.{name}()").locator(".jp-OutputArea").last
         picture = explorer.locator("img.widget-image")
         said = explorer.get_by_role("status").first
         expect(picture).to_be_visible(timeout=90_000)
@@ -315,7 +317,7 @@ def test_every_live_explorer_moves_by_key_and_reads_again(notebook: Page, shots:
         assert painted(picture) != before
         assert explorer.locator(".noUi-handle").first.evaluate("h => h === document.activeElement")
         explorer.scroll_into_view_if_needed()
-        explorer.screenshot(path=shots / f"widgets_{name}.png")
+        explorer.screenshot(path=shots / f"{name}.png")
 
 
 def test_a_guess_is_typed_and_stands_beside_the_result(notebook: Page) -> None:

@@ -3,40 +3,20 @@
 Every module pairs a formula with a simulator that shares no code with it, so that each can be held
 against the other. Times are in seconds, rates per second, ratios between 0 and 1.
 
-- `ttl`            hit ratio under a fixed, sliding or random TTL, with and without query time
-- `jitter`         keys filled together that expire together, and how far jitter spreads them
-- `stampede`       how many readers reach the database when one hot key is missing
-- `staleness`      how often, and by how much, a hit is out of date
-- `revalidate`     stale-while-revalidate
-- `early_refresh`  probabilistic early refresh (XFetch)
-- `write_back`     acknowledged writes that a crash loses
-- `worth`          the hit ratio below which a cache costs more than it saves
-- `eviction`       LRU, FIFO, LFU, random and sampled LRU in a cache that is too small
-- `recovery`       waiting at the database, a lost cache, and retries that keep it down
+One module a model, found by its name and imported when it is first asked for; the first line of
+each says what it is a model of. `inputs` is what they share.
 """
 
-from cachelab.models import (
-    early_refresh,
-    eviction,
-    jitter,
-    recovery,
-    revalidate,
-    staleness,
-    stampede,
-    ttl,
-    worth,
-    write_back,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
-__all__ = [
-    "early_refresh",
-    "eviction",
-    "jitter",
-    "recovery",
-    "revalidate",
-    "staleness",
-    "stampede",
-    "ttl",
-    "worth",
-    "write_back",
-]
+MODELS = [one.name for one in iter_modules(__path__) if one.name != "inputs"]
+
+__all__ = ["MODELS", *MODELS]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in MODELS:
+        raise AttributeError(f"There is no model {name}: there are {', '.join(MODELS)}.")
+    return import_module(f"{__name__}.{name}")

@@ -32,6 +32,8 @@ Pixels = npt.NDArray[np.uint8]
 WIDTH = 8.0  # inches
 DPI = 100
 VIEW = "application/vnd.jupyter.widget-view+json"
+BLACK = "#222222"
+MARKED: dict[str, Any] = {"markersize": 10, "markeredgecolor": BLACK, "linestyle": "", "zorder": 5}
 # Values of a slider over decades, the same ten steps in each.
 DECADE = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
@@ -136,8 +138,8 @@ def beside_static(picture: Pixels, text: Sequence[str]) -> Pixels:
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     """Sliders, the picture they move, a reading of it in one line, and a question.
 
-    `show(**values)` brings the figure up to date and returns the reading. Where there is no
-    kernel, a still of the first frame with its settings and reading stands in for it.
+    `show(**values)` moves the figure, without drawing it, and returns the reading. Where there is
+    no kernel, a still of the first frame with its settings and reading stands in for it.
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.question = question
         self.settings = dict(settings)
         self._canvas = canvas
-        self._show = show
+        self.show = show
         self.reading = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png")
         self.picture.layout.max_width = "100%"
@@ -186,7 +188,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     def redraw(self) -> None:
         """Bring figure and reading up to date with the sliders."""
-        self._said = self._show(**self.values)
+        self._said = self.show(**self.values)
         self.picture.value = self._canvas.png()
         self.reading.value = f'<p role="status"><strong>{escape(self._said)}</strong></p>'
 
@@ -248,22 +250,29 @@ _STYLE = {"description_width": "14.5em"}
 def over_decades(
     name: str, low: float, high: float, start: float, say: Callable[[float], str], *extra: float
 ) -> Widget:
-    """A slider from `low` to `high` in ten steps a decade (and the `extra` values), with units."""
+    """A slider from `low` to `high` in ten steps a decade (and the `extra` values).
+
+    `say` is a key of UNITS: how a value is read, which is also what it is measured in.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = {
         float(f"{step * 10.0**decade:.3g}") for decade in range(first, last + 1) for step in DECADE
     }
     chosen = sorted({value for value in steps if low <= value <= high} | {start, *extra})
     options = [(say(value), value) for value in chosen]
-    return ipywidgets.SelectionSlider(
+    slider = ipywidgets.SelectionSlider(
         options=options, value=start, description=name, layout=_LAYOUT, style=_STYLE
     )
+    slider.unit = UNITS[say]
+    return slider
 
 
-def in_steps(name: str, low: float, high: float, step: float, start: float, form: str) -> Widget:
-    """A slider with equal steps; `form` is d3's format of the number, the unit is in `name`."""
+def in_steps(
+    name: str, low: float, high: float, step: float, start: float, form: str, *, unit: str
+) -> Widget:
+    """A slider with equal steps; `form` is d3's format of the number, `unit` a value of UNITS."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    return kind(
+    slider = kind(
         value=start,
         min=low,
         max=high,
@@ -273,6 +282,8 @@ def in_steps(name: str, low: float, high: float, step: float, start: float, form
         layout=_LAYOUT,
         style=_STYLE,
     )
+    slider.unit = unit
+    return slider
 
 
 def choice(name: str, options: Sequence[tuple[str, str]]) -> Widget:
@@ -355,3 +366,14 @@ def round_limit(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10, 20) if step * power >= value)
+
+
+# What a slider can be measured in, by the function that says its values.
+PER_CENT, PURE = "per cent", "a number without a unit"
+UNITS: dict[Callable[[float], str], str] = {
+    span: "seconds",
+    per_second: "per second",
+    many: "a count",
+    percent: PER_CENT,
+    three_digits: PURE,
+}
