@@ -30,8 +30,7 @@ from cachelab.board.stream import (
     reason,
     stream_of,
 )
-from cachelab.board.words import message
-from cachelab.exercises import find
+from cachelab.exercises.messages import message_template
 from cachelab.record.verdict import Verdict
 
 SCHEMA = "1"
@@ -147,13 +146,9 @@ class Line:
         self._thread = threading.Thread(target=self._bring_all, name="class board", daemon=True)
         self._thread.start()
 
-    def post(self, fields: dict[str, str], summary: str = "", wait: float = WAIT_SECONDS) -> str:
+    def post(self, fields: dict[str, str], wait: float = WAIT_SECONDS) -> str:
         """Send `fields`; returns a sentence the first time that something is wrong, else ""."""
         if not self.given_up:
-            if summary:
-                # Here, not in the thread: Python 3.11 cannot parse sources in two threads at once.
-                exercise = find(fields["exercise"])
-                fields = {**fields, "message": message(exercise.lab, exercise.function, summary)}
             post = Post(fields)
             self._posts.put(post)
             if self._is_waited_for and not post.done.wait(wait) and post.begun:
@@ -259,9 +254,9 @@ def _tell(verdict: Verdict) -> str:
         "outcome": verdict.outcome,
         "attempt": str(_attempts[verdict.exercise]),
     }
-    told = verdict.outcome in {"failed", "proved nothing"}
-    line = _line(os.environ[URL_VARIABLE], who)
-    return line.post(fields, verdict.summary if told else "")
+    if verdict.outcome in {"failed", "proved nothing"}:
+        fields["message"] = plain(message_template(verdict))
+    return _line(os.environ[URL_VARIABLE], who).post(fields)
 
 
 def _line(url: str, who: Learner) -> Line:
