@@ -31,6 +31,7 @@ from processes import within
 
 from cachelab import origin as shop
 from cachelab.cache import server as servers
+from cachelab.cache.ours import free_address
 from cachelab.command import CommandError, cli, jupyter
 from cachelab.lab import Lab
 from cachelab.patterns import cache_aside
@@ -464,7 +465,7 @@ def test_a_taken_port_of_jupyterlab_is_told_with_what_to_do(taken: int) -> None:
 def test_a_taken_port_of_a_server_is_left_to_its_owner(
     taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    addresses, theirs = servers._address, [taken]
+    addresses, theirs = free_address, [taken]
 
     def unlucky(path: Path, tcp: bool) -> Any:
         listen, address = addresses(path, tcp)
@@ -473,7 +474,7 @@ def test_a_taken_port_of_a_server_is_left_to_its_owner(
             address["port"] = theirs.pop()
         return listen, address
 
-    monkeypatch.setattr(servers, "_address", unlucky)
+    monkeypatch.setattr("cachelab.cache.ours.free_address", unlucky)
     with contextlib.closing(servers.start(servers.from_wheel(), where="", tcp=True)) as server:
         assert server.address["port"] != taken
         assert server.client().ping()

@@ -21,7 +21,9 @@ import pytest
 import redis
 from processes import is_alive, within
 
+from cachelab.cache import base, connections, foreign
 from cachelab.cache import server as servers
+from cachelab.cache.ours import free_address
 from cachelab.cache.server import ServerError, ServerUnfit
 from cachelab.process.guard import Guard
 
@@ -132,7 +134,7 @@ def test_a_port_of_ours_is_on_loopback_and_asks_for_its_password(
 
 @posix
 def test_a_port_taken_in_the_meantime_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried = servers._address, []
+    real, tried = free_address, []
 
     def address(path: Path, tcp: bool) -> Any:
         listen, at = real(path, tcp)
@@ -145,7 +147,7 @@ def test_a_port_taken_in_the_meantime_is_tried_again(monkeypatch: pytest.MonkeyP
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        monkeypatch.setattr(servers, "_address", address)
+        monkeypatch.setattr("cachelab.cache.ours.free_address", address)
         started = servers.start(binary("wheel"), where="", tcp=True)
     assert len(tried) == 2
     assert started.address["port"] != taken
@@ -164,19 +166,19 @@ def test_a_killed_server_is_an_error_at_once_also_on_stale_connections(
 ) -> None:
     client = ours.client()
     pool = client.connection_pool
-    held = [pool.get_connection() for _ in range(servers.POOL_SIZE)]
+    held = [pool.get_connection() for _ in range(connections.POOL_SIZE)]
     for connection in held:
         pool.release(connection)
     client.set("a", 1)
     ours.kill()
     took = []
-    for _ in range(3 * servers.POOL_SIZE):
+    for _ in range(3 * connections.POOL_SIZE):
         began = time.perf_counter()
         with pytest.raises(redis.ConnectionError):
             client.get("a")
         took.append(time.perf_counter() - began)
     assert sorted(took)[len(took) // 2] < 0.05
-    assert len(pool._connections) == servers.POOL_SIZE
+    assert len(pool._connections) == connections.POOL_SIZE
 
 
 @posix
@@ -185,7 +187,7 @@ def test_a_restarted_server_is_empty_and_no_stale_connection_shows(
 ) -> None:
     client = ours.client(protocol=3)
     pool = client.connection_pool
-    for connection in [pool.get_connection() for _ in range(servers.POOL_SIZE)]:
+    for connection in [pool.get_connection() for _ in range(connections.POOL_SIZE)]:
         pool.release(connection)
     client.set("a", 1)
     client.save()
@@ -196,7 +198,7 @@ def test_a_restarted_server_is_empty_and_no_stale_connection_shows(
         ours.restart()
         assert client.get("a") is None
         assert client.dbsize() == 0
-        held = [pool.get_connection() for _ in range(servers.POOL_SIZE)]
+        held = [pool.get_connection() for _ in range(connections.POOL_SIZE)]
         for connection in held:
             pool.release(connection)
         client.set("a", 1)
@@ -228,7 +230,7 @@ def test_a_paused_server_holds_a_command_two_seconds_and_then_runs_on(
     began = time.monotonic()
     with pytest.raises(redis.TimeoutError):
         client.get("a")
-    assert time.monotonic() - began > servers.REPLY_SECONDS * 0.9
+    assert time.monotonic() - began > connections.REPLY_SECONDS * 0.9
     ours.resume()
     assert client.get("a") == "1"
     ours.pause()
@@ -274,8 +276,8 @@ def test_a_blocking_command_may_wait_longer_than_an_answer_may_take(
     ],
 )
 def test_the_time_a_command_waits_is_read_off_it(command: str, seconds: float | None) -> None:
-    assert servers.blocking_seconds(command.split()) == seconds
-    assert servers.blocking_seconds([part.encode() for part in command.split()]) == seconds
+    assert connections.blocking_seconds(command.split()) == seconds
+    assert connections.blocking_seconds([part.encode() for part in command.split()]) == seconds
 
 
 @posix
@@ -299,7 +301,7 @@ def test_a_thousand_readers_at_once_see_no_error(ours: servers.OurServer) -> Non
         thread.join()
     assert wrong == []
     assert right == ["x" * 100] * 3000
-    assert len(client.connection_pool._connections) <= servers.POOL_SIZE
+    assert len(client.connection_pool._connections) <= connections.POOL_SIZE
 
 
 # --- it dies with its kernel ----------------------------------------------------------------------
@@ -754,16 +756,16 @@ def test_forget_needs_a_prefix_of_ours(
     raw = stranger.client()
     raw.mset({"a": 1, "cachelab:0badcafe:a": 1, "cachelab:0badcafe:b": 1, "cachelab:1": 1})
     with pytest.raises(ValueError, match="an empty one would delete every key"):
-        servers.forget(raw, "")
+        base.forget(raw, "")
     for wrong in ("", "*", "cachelab:", "cachelab:*", "cachelab:0badcafe"):
         with pytest.raises(SystemExit):
-            servers.main(["--forget", wrong])
+            foreign.main(["--forget", wrong])
     monkeypatch.setenv("CACHELAB_REDIS_URL", url_of(stranger))
-    assert servers.main(["--forget", "cachelab:0badcafe:"]) == 0
+    assert foreign.main(["--forget", "cachelab:0badcafe:"]) == 0
     assert "2 keys deleted" in capsys.readouterr().out
     assert sorted(raw.keys()) == ["a", "cachelab:1"]
     monkeypatch.setenv("CACHELAB_REDIS_URL", "redis://:s3cret@127.0.0.1:1")
-    assert servers.main(["--forget", "cachelab:0badcafe:"]) == 1
+    assert foreign.main(["--forget", "cachelab:0badcafe:"]) == 1
     assert "s3cret" not in capsys.readouterr().err
 
 

@@ -30,6 +30,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cachelab import edge
+from cachelab.cache import base
 from cachelab.cache import server as servers
 from cachelab.command import cli
 from cachelab.edge import nginx
@@ -325,7 +326,7 @@ def test_redis_and_postgresql_are_the_same_everywhere() -> None:
     assert SERVICES["board"]["image"] == image
     major = image.removeprefix("redis:").split(".")[0]
     assert f"redis-server={major}" in tree("environment.yml")["dependencies"]
-    assert int(major) >= servers.OLDEST[0]
+    assert int(major) >= base.OLDEST[0]
     assert jobs["postgresql"]["services"]["postgres"]["image"] == SERVICES["postgres"]["image"]
 
 

@@ -1,4 +1,4 @@
-"""fakeredis with the times of a server: `SETEX` to the millisecond, `EXPIRE key 0` at once.
+"""fakeredis as a server, with its times: `SETEX` to the millisecond, `EXPIRE key 0` at once.
 
 fakeredis 2.40 cuts the moment of expiry to the whole second in SETEX, PSETEX and GETEX (not in
 `SET ... EX`), so that a copy lives up to a second less than was asked; and it ends a key with no
@@ -9,12 +9,19 @@ COPY gives two keys one and the same hash, list or set.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
 
+import fakeredis
 import redis
-from fakeredis import _msgs
+from fakeredis import FakeServer, _msgs
 from fakeredis._clients._sync import FakeRedisConnection
 from fakeredis._socket import FakeSocket
+from redis.connection import BlockingConnectionPool
+
+from cachelab.cache.base import GET_ONE, Server, ServerError
+from cachelab.cache.connections import pool
 
 
 class ExactSocket(FakeSocket):
@@ -73,4 +80,57 @@ class ExactConnection(FakeRedisConnection):
             db=self.db,
             lua_modules=self._lua_modules,
             client_info=self._client_info,
+        )
+
+
+class FakeConnection(ExactConnection):
+    """A connection that finds the new server after a restart, as a socket's address does."""
+
+    def __init__(self, *, owner: FakeRedisServer, **options: Any) -> None:
+        self._owner = owner
+        super().__init__(server=owner.backend, **options)
+
+    def _connect(self) -> FakeSocket:
+        self._server = self._owner.backend
+        return super()._connect()
+
+
+_empty = partial(FakeServer, version=(8,), server_type="redis")
+
+
+@dataclass(kw_only=True)
+class FakeRedisServer(Server):
+    """fakeredis, in this process: no server to be had, or none wanted.
+
+    backend: what fakeredis keeps the data in; a restart replaces it as a whole.
+    """
+
+    name: str = f"fakeredis {getattr(fakeredis, '__version__', '')}".strip()
+    where: str = "fakeredis"
+    is_ours: bool = True
+    can_be_killed: bool = True
+    can_be_paused: bool = False
+    backend: FakeServer = field(default_factory=_empty, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} (in this process)"
+
+    @property
+    def is_live(self) -> bool:
+        return False
+
+    def connection_pool(self, **overrides: Any) -> BlockingConnectionPool:
+        return pool(FakeConnection, {"owner": self, **overrides})
+
+    def kill(self) -> None:
+        self.backend.connected = False
+
+    def restart(self) -> None:
+        self.kill()
+        self.backend = _empty()
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ServerError(
+            f"fakeredis runs inside this process and cannot be {what}: for a real server,"
+            f" {GET_ONE}."
         )

@@ -395,11 +395,7 @@ def _binary(environ: Mapping[str, str]) -> tuple[Path, str]:
     if backend.strip().lower() == "fake":
         reasons.append("CACHELAB_BACKEND is fake")
     else:
-        looks: dict[str, Callable[[], Path]] = {
-            "path": lambda: servers.from_path(environ.get("PATH")),
-            "wheel": servers.from_wheel,
-        }
-        for where, look in looks.items():
+        for where, look in servers.places(environ).items():
             if asked.strip().lower() in ("", where):
                 try:
                     return look(), servers.WHERE[where]

@@ -192,7 +192,7 @@ class TrialWorld:
     @property
     def _fake(self) -> Any:
         # What is cut is the network, not the server: `server.restart()` would empty it.
-        return self.server._fake.server
+        return self.server.backend
 
     @contextmanager
     def _reachable(self) -> Iterator[Any]:

@@ -26,7 +26,8 @@ from typing import IO, Any
 import sqlalchemy as sa
 from redis.connection import BlockingConnectionPool
 
-from cachelab.cache import server as servers
+from cachelab.cache import connections
+from cachelab.cache.base import GET_ONE
 from cachelab.cache.client import Cache
 from cachelab.cache.keyspace import Keyspace
 from cachelab.lab import Lab
@@ -233,7 +234,7 @@ def _in_processes(lab: Lab, reader: Reader, readers: int, processes: int, over: 
     if not lab.server.is_live:
         raise TrafficError(
             "fakeredis lives inside this process, where no other process can read through it:"
-            f" for a real server, {servers.GET_ONE}."
+            f" for a real server, {GET_ONE}."
         )
     if sys.platform == "win32":
         raise TrafficError("Processes share the database's slots by file locks, not on Windows.")
@@ -272,7 +273,7 @@ def _luggage(lab: Lab, reader: Reader) -> dict[str, Any]:
         "source": source_of(reader),
         "reader": reader.__name__,
         "connection": {k: v for k, v in options if isinstance(v, (str, int, float, type(None)))},
-        "tls": issubclass(pool.connection_class, servers.TlsConnection),
+        "tls": issubclass(pool.connection_class, connections.TlsConnection),
         "prefix": lab.server.prefix,
         "database": lab.db.engine.url.render_as_string(hide_password=False),
         "latency": lab.db.latency,
@@ -441,9 +442,9 @@ def _database(luggage: dict[str, Any]) -> sa.Engine:
 
 def _cache(luggage: dict[str, Any], trace: Trace) -> Cache:
     options = luggage["connection"]
-    tcp = servers.TlsConnection if luggage["tls"] else servers.TcpConnection
-    kind = servers.UnixConnection if "path" in options else tcp
-    pool: BlockingConnectionPool = servers.pool(kind, options)
+    tcp = connections.TlsConnection if luggage["tls"] else connections.TcpConnection
+    kind = connections.UnixConnection if "path" in options else tcp
+    pool: BlockingConnectionPool = connections.pool(kind, options)
     prefix = luggage["prefix"]
     return Cache(
         connection_pool=pool,
