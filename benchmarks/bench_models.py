@@ -93,10 +93,9 @@ def explore(explorer: widgets.Explorer) -> Callable[[float], Any]:
     """A move of an explorer's first slider: what its models take, without drawing."""
     name, slider = next(iter(explorer.settings.items()))
     if hasattr(slider, "options"):
-        values = [value for _, value in slider.options]
+        values = [value for _, value in slider.options if value >= slider.value]
     else:
-        values = [slider.min, slider.value, slider.max]
-    # Settings differ by up to a half: half of the slider's length.
+        values = [slider.value, slider.max]
     return lambda x: explorer.show(**explorer.values | {name: values[int(len(values) * (x - 1))]})
 
 
