@@ -3,7 +3,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help ready lab test test-more test-units test-slow test-notebooks-live \
+.PHONY: help setup lab test test-more test-units test-slow test-notebooks-live \
         test-notebooks-fake notebooks check bench site lint format lock clean
 
 # Hundreds of processes are started here; without bytecode kept, each compiles the library anew.
@@ -39,16 +39,16 @@ help: ## show this list
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
-lab: ready ## open JupyterLab at the first notebook (ARGS="--no-browser --port 8899" goes to it)
+lab: setup ## open JupyterLab at the first notebook (ARGS="--no-browser --port 8899" goes to it)
 	@echo "Cachelab: starting JupyterLab; Ctrl-C ends it."
 	@exec $(RUN) -m cachelab lab $(ARGS)
 
 test: PARTS = test-units check test-notebooks-live
-test: ready ## units, contracts, check, all notebooks on the real server: five minutes
+test: setup ## units, contracts, check, all notebooks on the real server: five minutes
 	@$(EACH_PART)
 
 test-more: PARTS = test-slow test-notebooks-fake
-test-more: ready ## the rest: what takes seconds each, all notebooks on fakeredis
+test-more: setup ## the rest: what takes seconds each, all notebooks on fakeredis
 	@$(EACH_PART)
 
 EACH_PART = failed=; \
@@ -60,65 +60,69 @@ EACH_PART = failed=; \
 	echo "make $@: all parts passed"
 
 # What ARGS names is run whether slow or not.
-test-units: ready
+test-units: setup
 	@$(UNITS) $(or $(ARGS),-m "not slow")
 
-test-slow: ready
+test-slow: setup
 	@$(UNITS) -m slow $(ARGS)
 
-test-notebooks-live: ready
+test-notebooks-live: setup
 	@$(PRIVATE) CACHELAB_BACKEND=live $(NBVAL) $(ARGS) $(BOOKS)
 
-test-notebooks-fake: ready
+test-notebooks-fake: setup
 	@$(PRIVATE) CACHELAB_BACKEND=fake $(NBVAL) $(ARGS) $(BOOKS)
 
-notebooks: ready ## rebuild notebooks/, labs/ and solutions/ from content/
+notebooks: setup ## rebuild notebooks/, labs/ and solutions/ from content/
 	@$(PRIVATE) $(RUN) -m tools.build $(ARGS)
 
-check: ready ## prove in seconds that the notebooks match content/
+check: setup ## prove in seconds that the notebooks match content/
 	@$(RUN) -m tools.build --check
 
+.PHONY: explorer
+explorer: setup ## begin a model with its tests and its explorer (ARGS="cold_start 'Cold start'")
+	@$(RUN) -m tools.scaffold explorer $(ARGS)
+
 .PHONY: slides
-slides: ready ## make slides of a chapter (ARGS="10_stampede") in .cachelab/slides; needs npm once
+slides: setup ## make slides of a chapter (ARGS="10_stampede") in .cachelab/slides; needs npm once
 	@$(PRIVATE) $(RUN) -m tools.slides $(ARGS)
 
 .PHONY: hub
 hub: SETUP = --ci
-hub: ready ## start a hub for a class on this machine (ARGS="--learners 10"); needs node, npm
+hub: setup ## start a hub for a class on this machine (ARGS="--learners 10"); needs node, npm
 	@exec $(RUN) workshop/hub/run.py $(ARGS)
 
 bench: SETUP = --ci
-bench: ready ## measure, beside others (ARGS="stage models": some; ARGS=--write: keep it)
+bench: setup ## measure, beside others (ARGS="stage models": some; ARGS=--write: keep it)
 	@$(PRIVATE) $(RUN) -m benchmarks $(ARGS)
 
 .PHONY: mutation
-mutation: ready ## change the library in small places, count what no test notices (ARGS="models --size 90")
+mutation: setup ## change the library in small places, count what no test notices (ARGS="models --size 90")
 	@$(PRIVATE) $(RUN) tests/mutation/run.py $(ARGS)
 
 .PHONY: flake
-flake: ready ## run the suite 20 times in random order on busy cores (ARGS="--runs 3"): hours
+flake: setup ## run the suite 20 times in random order on busy cores (ARGS="--runs 3"): hours
 	@$(PRIVATE) $(RUN) -m tools.flake $(ARGS)
 
 site: SETUP = --ci
-site: ready ## build the book of all notebooks and solved labs, in .cachelab/site
+site: setup ## build the book of all notebooks and solved labs, in .cachelab/site
 	@$(RUN) -m tools.site $(ARGS)
 
 lint: SETUP = --ci
-lint: ready ## check format, style, types and the order of the rooms
+lint: setup ## check format, style, types and the order of the rooms
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports
 
 format: SETUP = --ci
-format: ready ## put every source into the common format
+format: setup ## put every source into the common format
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
 # What is in the locks already stays as it is unless ARGS="--upgrade" or ARGS="-P redis" is given.
 # requirements-ci.txt holds only what requirements.txt does not.
 lock: SETUP = --ci
-lock: ready ## make requirements.txt and requirements-ci.txt anew from pyproject.toml
+lock: setup ## make requirements.txt and requirements-ci.txt anew from pyproject.toml
 	@$(LOCK) --extra lab --extra build --extra test $(ARGS) -o requirements.txt
 	@$(LOCK) --extra ci --constraint requirements.txt $(ARGS) -o requirements-ci.txt \
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.txt)
@@ -131,7 +135,7 @@ clean: ## remove .venv, .cachelab and caches (what you wrote in labs/ or on a hu
 	find src tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The set-up is asked for by every target; when all is there it takes a fraction of a second.
-ready:
+setup:
 	@if [ -n "$(SKIP_SETUP)" ]; then exit 0; fi; \
 	if [ -n "$(PYTHON)" ]; then \
 	    command -v "$(PYTHON)" >/dev/null || { echo "There is no Python at $(PYTHON)." >&2; exit 1; }; \

@@ -95,30 +95,9 @@ def test_every_check_of_a_stored_solution_says_passed(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *LABS], ids=stem)
 def test_what_the_text_links_to_by_slug_is_written_as_one(path: Path) -> None:
-    known = {one.stem for one in NOTEBOOKS} | PLANNED
+    known = {one.stem for one in NOTEBOOKS}
     for text in cells(path, "markdown"):
         for slug in re.findall(
             r"`(?:notebooks/|labs/|solutions/)?(\d\d_[a-z_]+)(?:\.ipynb)?`", text
         ):
             assert slug in known, slug
-
-
-# The chapters of the plan; a text may point ahead to them.
-PLANNED = {
-    "01_latency_freshness_cost",
-    "02_in_memory",
-    "03_distributed",
-    "04_cdn_edge",
-    "06_write_through",
-    "07_write_back",
-    "08_read_through",
-    "09_invalidation",
-    "10_stampede",
-    "11_stale_data",
-    "12_over_caching",
-    "13_production_cache",
-    "14_when_not_to_cache",
-    "15_operations",
-    "16_beyond_one_node",
-    "17_incident",
-}

@@ -207,7 +207,7 @@ def test_make_passes_over_a_python_that_does_not_run_or_is_too_old(machine: Mach
     machine.python("python3.13", BROKEN_SHIM)
     machine.python("python3.12", BARE)
     machine.python("python3.11", WORKS)
-    run = machine.make("ready")
+    run = machine.make("setup")
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == "python3.11\n[]\n"
 
@@ -231,7 +231,7 @@ def test_the_question_that_make_asks_a_python_tells_old_and_bare_ones(
 
 def test_make_says_in_one_sentence_that_the_only_python_is_too_old(machine: Machine) -> None:
     machine.python("python3", OLD)
-    run = machine.make("ready")
+    run = machine.make("setup")
     assert run.returncode != 0
     assert run.stderr.splitlines()[0] == "needs Python 3.11 or newer"
 
@@ -241,14 +241,14 @@ def test_make_prefers_the_right_sentence_if_the_only_new_python_lacks_venv(
 ) -> None:
     machine.python("python3", OLD)
     machine.python("python3.12", BARE)
-    run = machine.make("ready")
+    run = machine.make("setup")
     assert run.returncode != 0
     assert run.stderr.splitlines()[0] == "has no ensurepip"
 
 
 def test_make_says_in_one_sentence_that_there_is_no_python(machine: Machine) -> None:
     machine.python("python3", BROKEN_SHIM)
-    run = machine.make("ready")
+    run = machine.make("setup")
     assert run.returncode != 0
     assert run.stderr.startswith("Cachelab needs Python 3.11 or newer, and none was found")
 
@@ -256,9 +256,9 @@ def test_make_says_in_one_sentence_that_there_is_no_python(machine: Machine) -> 
 def test_make_takes_the_python_that_is_named_and_no_other(machine: Machine) -> None:
     machine.python("python3", WORKS)
     named = machine.python("my python", WORKS)
-    run = machine.make("ready", f"PYTHON={named}")
+    run = machine.make("setup", f"PYTHON={named}")
     assert run.stdout == "my python\n['--this-python']\n"
-    missing = machine.make("ready", "PYTHON=/no/such/python")
+    missing = machine.make("setup", "PYTHON=/no/such/python")
     assert missing.returncode != 0
     assert missing.stderr.splitlines()[0] == "There is no Python at /no/such/python."
 
