@@ -279,10 +279,24 @@ def runs_a_stage():
     ],
 )
 def test_what_cannot_work_is_refused_in_one_sentence(bad, said):
-    refused = stage.run({"bad": bad}).answers["bad"]
-    assert isinstance(refused, stage.Refused)
-    assert said in str(refused)
-    assert "\n" not in str(refused)
+    plain = runs_asyncio if bad is is_async else bad
+
+    def in_a_thread(cache, db):
+        thread = threading.Thread(target=plain)
+        thread.start()
+        thread.join()
+        return "went on"
+
+    def catches(cache, db):
+        with contextlib.suppress(Exception):
+            plain()
+
+    for actor in (bad, in_a_thread, catches):
+        with pytest.raises(stage.Refused, match=said) as refused:
+            stage.run({"bad": actor, "other": good})
+        assert "\n" not in str(refused.value)
+        with pytest.raises(stage.Refused, match=said):
+            stage.explore({"bad": actor, "other": good}, lambda world: None)
 
 
 def test_a_transaction_that_is_left_open_is_rolled_back_with_a_note():

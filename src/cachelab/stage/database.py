@@ -14,90 +14,77 @@ import re
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.pool import NullPool, StaticPool
 
 from cachelab.origin import Base, Size, rows
 from cachelab.stage.context import Context
-from cachelab.stage.scheduler import EPOCH, Label, Task, current
+from cachelab.stage.scheduler import EPOCH, Label, Task, current, refuse
+from cachelab.stage.statements import Compiler, Statement
 from cachelab.stage.sync import Lock
 
-_TABLE = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO)\s+\"?(\w+)", re.IGNORECASE)
-_EQUALS = re.compile(r"(?:\b(\w+)\.)?\b(\w+)\s*=\s*\?")
-_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
+_OF_A_CONNECTION = (
+    "last_insert_rowid(), changes() and total_changes() are not on the stage, where many share one "
+    "SQLite: take the cursor's lastrowid or rowcount, or RETURNING."
+)
 _TIMES = ("date", "time", "datetime", "julianday", "unixepoch", "strftime")
-_KEYS = {
-    name: table.primary_key.columns[0].name
-    for name, table in Base.metadata.tables.items()
-    if len(table.primary_key.columns) == 1
-}
+# What the compiler writes for FOR UPDATE, which SQLite does not know; taken off before it runs.
+_FOR_UPDATE = " /* FOR UPDATE */"
 
 
-@dataclass(frozen=True)
-class Statement:
-    """What one SQL text is: its kind, its tables, and where among its parameters a row is named."""
+class _Compiler(SQLiteCompiler):
+    """SQLite's compiler, which does not forget FOR UPDATE."""
 
-    kind: str  # read, write, begin, commit, rollback, savepoint, ddl, other
-    tables: tuple[str, ...]
-    row: int | None  # position of the parameter that names the row
-
-
-@lru_cache(maxsize=2_000)
-def read_statement(text: str) -> Statement:
-    """Look at one SQL text."""
-    words = text.lstrip(" \t\r\n(").upper().split(None, 2)
-    verb = words[0].rstrip(";") if words else ""
-    tables = tuple(dict.fromkeys(name.lower() for name in _TABLE.findall(text)))
-    kind = {
-        "SELECT": "read",
-        "VALUES": "read",
-        "INSERT": "write",
-        "UPDATE": "write",
-        "DELETE": "write",
-        "REPLACE": "write",
-        "BEGIN": "begin",
-        "COMMIT": "commit",
-        "END": "commit",
-        "SAVEPOINT": "savepoint",
-        "RELEASE": "savepoint",
-        "CREATE": "ddl",
-        "DROP": "ddl",
-        "ALTER": "ddl",
-    }.get(verb, "other")
-    if verb == "WITH":
-        kind = "write" if _WRITES.search(text) else "read"
-    if verb == "ROLLBACK":
-        kind = "savepoint" if "TO" in " ".join(words[1:]).split() else "rollback"
-    return Statement(kind, tables, _row_position(text, tables, verb))
+    def for_update_clause(self, select: Any, **options: Any) -> str:
+        asked = select._for_update_arg
+        for what, said in (
+            (asked.read, "FOR SHARE"),
+            (asked.nowait, "NOWAIT"),
+            (asked.skip_locked, "SKIP LOCKED"),
+        ):
+            if what:
+                refuse(
+                    f"{said} is not on the stage, where one transaction writes at a time: "
+                    "take FOR UPDATE, which waits for it."
+                )
+        return _FOR_UPDATE
 
 
-def _row_position(text: str, tables: tuple[str, ...], verb: str) -> int | None:
-    """Which parameter is the primary key of the one row that a statement is about."""
-    head, where, condition = text.partition("WHERE")
-    if (
-        not where
-        or len(tables) != 1
-        or tables[0] not in _KEYS
-        or verb not in {"SELECT", "UPDATE", "DELETE"}
-    ):
-        return None
-    if re.search(r"\b(OR|UNION|SELECT|NOT)\b", condition, re.IGNORECASE):
-        return None
-    for found in _EQUALS.finditer(condition):
-        if found[2] == _KEYS[tables[0]] and found[1] in (None, tables[0]):
-            return head.count("?") + condition[: found.start()].count("?")
-    return None
+class Dialect(SQLiteDialect_pysqlite):
+    """SQLAlchemy's dialect for the stage: what it cannot keep, it refuses."""
+
+    driver = "stage"
+    supports_statement_cache = True
+    statement_compiler = _Compiler
+    default_isolation_level: Any
+
+    def get_isolation_level_values(self, dbapi_connection: Any) -> list[Any]:
+        return [*_LEVELS, "REPEATABLE READ", "SERIALIZABLE"]
+
+    def get_default_isolation_level(self, dbapi_connection: Any) -> Any:
+        return "READ COMMITTED"
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        return "AUTOCOMMIT" if connection.isolation_level is None else "READ COMMITTED"
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        if level not in _LEVELS:
+            refuse(
+                f"The isolation level {level} is not on the stage, where each statement sees what "
+                "is committed: take FOR UPDATE or a version column, which hold anywhere."
+            )
+        connection = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+        connection.isolation_level = None if level == "AUTOCOMMIT" else ""
 
 
-def _touches(statement: Statement, parameters: Any, writes: bool) -> Label:
-    row, at = None, statement.row
-    if at is not None and isinstance(parameters, (tuple, list)) and at < len(parameters):
-        row = str(parameters[at])
-    return tuple((f"table {name}", row, writes) for name in statement.tables)
+_LEVELS = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED")
+sa.dialects.registry.register("sqlite.stage", __name__, "Dialect")
 
 
 class Connection:
@@ -110,6 +97,8 @@ class Connection:
         self.explicit = False  # between a BEGIN that was sent as SQL and its end
         self.log: list[tuple[str, Any, bool]] | None = None  # statements of the open transaction
         self.changed: dict[Any, None] = {}
+        self.points: list[tuple[str, str]] = []  # savepoints from before it became the writer
+        self.locks = False  # the next statement ends in FOR UPDATE
         self.task: Task | None = None
         self.step = 0  # when it last wrote
         self.closed = False
@@ -216,21 +205,29 @@ class Database:
     def __init__(self, world: Context, size: Size) -> None:
         self.world = world
         image = master(size)
+        self.reader = Compiler()
+        self._known: dict[tuple[str, bool], Statement] = {}
         self.front, self.back = self._open(image), self._open(image)
         self.writer = Lock("the database's writer", loud=False)
         self.writer.key = "writer"
         self.owner: Connection | None = None
         self.dirty = False
+        self.redefined = False  # by the open transaction
+        self.changed_schema = False  # since the run began
+        self.schemas = 0  # how often the schema has changed
+        self.enforces = self._kept_enforces = False  # foreign keys
         self._drawn: list[Any] = []
         self._replayed: Iterator[Any] | None = None
         self._begin()
         self.engine = sa.create_engine(
-            "sqlite://", creator=lambda: Connection(self), poolclass=NullPool
+            "sqlite+stage://", creator=lambda: Connection(self), poolclass=NullPool
         )
+        sa.event.listen(self.engine, "before_cursor_execute", _take_for_update, retval=True)
 
     def _open(self, image: bytes) -> sqlite3.Connection:
         real = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         real.deserialize(image)
+        real.set_authorizer(self.reader.note)
         # sqlite3 keeps its functions where the garbage collector does not look: if one of them held
         # us, no finished run would ever be freed.
         us: Database = weakref.proxy(self)
@@ -249,33 +246,102 @@ class Database:
 
     # Statements -----------------------------------------------------------------------------
 
+    def understood(self, connection: Connection, text: str, parameters: Any) -> Statement:
+        """What `text` would do in this connection's transaction."""
+        mine = connection.log is not None
+        known = (text, mine and self.redefined)
+        found = self._known.get(known)
+        if found is None:
+            found = self.reader.read(self.back if mine else self.front, text, parameters)
+            if found.kind != "unclear":  # which may be the fault of these parameters
+                self._known[known] = found
+        return found
+
     def execute(self, cursor: Cursor, text: str, parameters: Any, many: bool) -> None:
         """Run one statement for the connection of `cursor`, in its transaction."""
-        connection, statement = cursor.connection, read_statement(text)
-        task = current()
+        connection, task = cursor.connection, current()
+        locks, connection.locks = connection.locks, False
+        one = (parameters[0] if parameters else ()) if many else parameters
+        statement = self.understood(connection, text, one)
+        alone = connection.isolation_level is None and not connection.explicit
+        if statement.refused or (statement.of_connection and connection.log is None):
+            refuse(statement.refused or _OF_A_CONNECTION)
         kind = statement.kind
-        if kind == "read":
-            if connection.log is not None:
-                real = self.back
-            else:
-                if task is not None:
-                    task.scheduler.point(task, _touches(statement, parameters, False))
-                real = self.front
-            cursor.take(real.execute(text, parameters))
-        elif kind in {"write", "ddl", "savepoint"}:
+        if kind == "pragma":
+            self._pragma(cursor, text, parameters, statement, task)
+        elif kind in {"read", "unclear"}:
+            label = statement.label(parameters, many)
+            if locks and not alone and connection.log is None:
+                self._open_for(connection, task, label)
+            elif connection.log is None and task is not None:
+                age = self.schemas
+                task.scheduler.point(task, label)
+                if age != self.schemas:  # somebody has changed what it means
+                    statement = self.understood(connection, text, one)
+                    task.scheduler.touched(task, statement.label(parameters, many))
+                    if statement.kind != kind:
+                        self.execute(cursor, text, parameters, many)
+                        return
+            real = self.back if connection.log is not None else self.front
+            changes = real.total_changes
+            cursor.take((real.executemany if many else real.execute)(text, parameters))
+            if changes != real.total_changes:
+                refuse(f"This statement is not on the stage: {' '.join(text.split())[:60]}.")
+        elif kind in {"write", "schema"}:
             self._write(cursor, text, parameters, many, statement, task)
+        elif kind == "savepoint":
+            if connection.log is not None:
+                self._write(cursor, text, parameters, many, statement, task)
+            else:
+                self._save(connection, statement, text)
         elif kind == "begin":
             if connection.in_transaction:
                 raise sqlite3.OperationalError("cannot start a transaction within a transaction")
             connection.explicit = True
-            if "IMMEDIATE" in text.upper() or "EXCLUSIVE" in text.upper():
+            if statement.detail:
                 self._open_for(connection, task, ())
         elif kind == "commit":
             connection.commit()
-        elif kind == "rollback":
+        else:
             connection.rollback()
-        elif text.lstrip()[:6].upper() != "PRAGMA" or "=" not in text:
-            cursor.take(self.front.execute(text, parameters))
+
+    def _pragma(
+        self, cursor: Cursor, text: str, parameters: Any, statement: Statement, task: Task | None
+    ) -> None:
+        name, value = statement.detail, statement.name
+        if statement.tables and task is not None and cursor.connection.log is None:
+            task.scheduler.point(task, statement.label(()))
+        if name == "foreign_keys" and value:
+            self._enforce(value.strip("'\"").lower() in {"1", "on", "yes", "true"})
+        elif statement.tables or not value:
+            real = self.back if cursor.connection.log is not None else self.front
+            cursor.take(real.execute(text, parameters))
+
+    def _enforce(self, on: bool) -> None:
+        """Let foreign keys count, which SQLite takes up between transactions only."""
+        if on is self.enforces:
+            return
+        if self.dirty:
+            refuse(
+                "PRAGMA foreign_keys changes before anything is written, on the stage: put it at "
+                "the start of setup."
+            )
+        self.enforces = on
+        for real in (self.front, self.back):
+            real.execute("COMMIT")
+            real.execute(f"PRAGMA foreign_keys = {int(on)}")
+        self._begin()
+
+    def _save(self, connection: Connection, statement: Statement, text: str) -> None:
+        """A savepoint of a connection that has not written yet: nobody needs to wait for it."""
+        points, name = connection.points, statement.name
+        if statement.detail == "BEGIN":
+            points.append((name, text))
+            return
+        place = next((n for n in reversed(range(len(points))) if points[n][0] == name), None)
+        if place is None:
+            raise sqlite3.OperationalError(f"no such savepoint: {name}")
+        del points[place + (statement.detail == "ROLLBACK") :]
 
     def _write(
         self,
@@ -288,14 +354,20 @@ class Database:
     ) -> None:
         connection = cursor.connection
         alone = connection.isolation_level is None and not connection.explicit
-        if statement.kind == "ddl" and not connection.in_transaction:
+        schema = statement.kind == "schema"
+        if schema and not connection.in_transaction and not connection.points:
             alone = True
         elif statement.kind == "savepoint":
             alone = False
-        touched = _touches(statement, None if many else parameters, True)
+        touched = statement.label(parameters, many)
         joined = task is not None and not self.world.commit_apart
         if connection.log is None:
+            age = self.schemas
             self._open_for(connection, task, touched if alone or joined else ())
+            if age != self.schemas:
+                touched = self.understood(
+                    connection, text, (parameters[0] if parameters else ()) if many else parameters
+                ).label(parameters, many)
         elif task is not None:
             # Its own transaction: nobody else can see it, unless the commit is part of this step.
             seen = tuple(dict.fromkeys([*connection.changed, *touched])) if joined else ()
@@ -303,12 +375,13 @@ class Database:
         if task is not None:
             connection.step = task.scheduler.steps
         drawn = len(self._drawn)
+        self._redefine(schema)
         try:
             run = self.back.executemany if many else self.back.execute
             cursor.take(run(text, parameters))
             assert connection.log is not None
             connection.log.append((text, parameters, many))
-            connection.changed.update(dict.fromkeys(touched))
+            connection.changed.update(dict.fromkeys(touch for touch in touched if touch[2]))
         except BaseException:
             del self._drawn[drawn:]
             if alone:
@@ -316,6 +389,13 @@ class Database:
             raise
         if alone:
             self._publish(connection)
+
+    def _redefine(self, schema: bool) -> None:
+        """The schema changes, or changes back: what was understood has to be read again."""
+        if schema:
+            self.redefined = self.changed_schema = True
+            self.schemas += 1
+            self._known.clear()
 
     # Transactions ---------------------------------------------------------------------------
 
@@ -335,6 +415,10 @@ class Database:
         self.back.execute("SAVEPOINT open_transaction")
         self.owner, connection.task = connection, task
         connection.log, connection.changed = [], {}
+        for _, text in connection.points:
+            self.back.execute(text)
+            connection.log.append((text, (), False))
+        connection.points.clear()
         self._drawn.clear()
         self.dirty = True
 
@@ -371,6 +455,7 @@ class Database:
 
     def _publish(self, connection: Connection) -> None:
         log = connection.log or []
+        self._redefine(self.redefined)
         self.back.execute("RELEASE open_transaction")
         self.front, self.back = self.back, self.front
         self._replayed = iter(list(self._drawn))
@@ -384,12 +469,14 @@ class Database:
         self._end(connection)
 
     def _undo(self, connection: Connection) -> None:
+        self._redefine(self.redefined)
         self.back.execute("ROLLBACK TO open_transaction")
         self.back.execute("RELEASE open_transaction")
         self._end(connection)
 
     def _end(self, connection: Connection) -> None:
         connection.log, connection.task, self.owner = None, None, None
+        self.redefined = False
         task = current()
         if task is not None and task.scheduler.explores:
             task.scheduler.released.append(self.writer.key)
@@ -407,7 +494,8 @@ class Database:
         self.front.execute("COMMIT")
         self.back.execute("COMMIT")
         self._begin()
-        self.dirty = False
+        self.dirty = self.changed_schema = False
+        self._kept_enforces = self.enforces
 
     def reset(self) -> None:
         """Back to what was kept: all of a run is one transaction that is rolled back."""
@@ -419,7 +507,11 @@ class Database:
             self.front.execute("ROLLBACK")
             self.back.execute("ROLLBACK")
             self._begin()
-            self.dirty = False
+            self.dirty = self.redefined = False
+        if self.changed_schema:
+            self.changed_schema = False
+            self._known.clear()
+        self._enforce(self._kept_enforces)
 
     def ask(self, text: str, parameters: Any) -> tuple[Any, ...]:
         """What is committed, off the record."""
@@ -437,6 +529,15 @@ class Database:
     def moment(self) -> datetime.datetime:
         now = self.world.scheduler.now if self.world.scheduler is not None else 0
         return datetime.datetime.fromtimestamp(EPOCH + now / 1e9, datetime.UTC)
+
+
+def _take_for_update(
+    connection: sa.Connection, cursor: Cursor, text: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
+    if _FOR_UPDATE in text:
+        cursor.connection.locks = True
+        text = text.replace(_FOR_UPDATE, "")
+    return text, parameters
 
 
 def _regexp(pattern: str, value: str | None) -> bool | None:

@@ -32,7 +32,7 @@ from datetime import datetime as _RealDatetime
 from typing import Any
 
 from cachelab.stage import sync
-from cachelab.stage.scheduler import EPOCH, MONOTONIC, SECOND, Refused, current
+from cachelab.stage.scheduler import EPOCH, MONOTONIC, SECOND, current, refuse
 
 # Time ------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ def _refusing(real: Any, why: str) -> Any:
         task = current()
         if task is None or task.gone:
             return real(*args, **more)
-        raise Refused(why)
+        refuse(why)
 
     return dispatch
 
@@ -668,4 +668,4 @@ def refuse_coroutine(answer: Any) -> None:
     """An `async def` actor gives a coroutine: say so instead of running nothing."""
     if isinstance(answer, types.CoroutineType):
         answer.close()
-        raise Refused(_ASYNC)
+        refuse(_ASYNC)

@@ -8,7 +8,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -133,6 +133,14 @@ def current() -> Task | None:
     """The actor that runs now on this OS thread; None outside of a stage."""
     here = getcurrent()
     return here if type(here) is Task else None
+
+
+def refuse(why: str) -> NoReturn:
+    """Raise Refused; an actor could catch that, or lose it in a thread: for one it ends the run."""
+    task, refused = current(), Refused(why)
+    if task is not None and not task.free and not task.gone:
+        task.scheduler.fail(task, refused)
+    raise refused
 
 
 class Scheduler:
@@ -296,14 +304,14 @@ class Scheduler:
         self.steps += 1
         task.at_once += 1
         if self.overtime:
-            self._fail(task, self._too_long(task))
+            self.fail(task, self._too_long(task))
         if self.steps > self.most_steps:
-            self._fail(task, self._endless(task))
+            self.fail(task, self._endless(task))
         if task.at_once > 1_000 and not self.explores:
             # So many commands at one instant: a loop that polls. Each takes a little time now.
             self.pause(task, SECOND // 1_000, "its next command")
         elif task.at_once > 1_000:
-            self._fail(task, self._endless(task))
+            self.fail(task, self._endless(task))
         if not self.parked and not self.runnable and not self.explores:
             return ""
         task.label, task.gate, task.ways = label, gate, ways
@@ -390,7 +398,7 @@ class Scheduler:
         if task.gone:
             self._go_away(task)
 
-    def _fail(self, task: Task, error: Stuck) -> None:
+    def fail(self, task: Task, error: Exception) -> None:
         """End the run with `error`; not raised here, where the actor could catch it."""
         self.failure = error
         self._leave(task)

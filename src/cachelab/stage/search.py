@@ -73,6 +73,7 @@ class _Node:
     sleep: dict[Choice, Label]
     epoch: int
     deaths: bool  # an actor may die here
+    gated: frozenset[str] = frozenset()  # who is there, and would have to wait for a lock
     chosen: Choice | None = None
     backtrack: dict[Choice, None] = field(default_factory=dict)
     tried: dict[Choice, Label] = field(default_factory=dict)
@@ -250,6 +251,7 @@ class _Player(Picker):
         labels = {task.name: task.label for task in enabled}
         if depth == len(search.nodes):
             search.add_node(self, labels, {task.name: task.owner.name for task in enabled})
+            search.nodes[depth].gated = frozenset(t.name for t in parked if t.name not in labels)
         node = search.nodes[depth]
         if self.crashes:
             # A process may die anywhere; sleep sets leave out where that makes no difference.
@@ -416,12 +418,15 @@ class _Search:
             self._races_of(steps, len(steps), step, player.epoch_start)
 
     def _races_of(self, steps: list[Step], i: int, step: Step, epoch: int) -> None:
-        seen = step.own
+        seen, after = step.own, set[str]()
         for j in range(i - 1, epoch - 1, -1):
+            after.update([steps[j + 1].who] if j + 1 < i else [])
             earlier = steps[j]
             if seen >> j & 1 or earlier.who == step.who:
                 continue
             if dependent(earlier.label, step.label):
+                if step.who in self.nodes[j].gated and step.who not in after:
+                    continue  # it could not come before that step, but before the lock was taken
                 seen |= earlier.before | 1 << j
                 self._plan(steps, j, i, step)
 

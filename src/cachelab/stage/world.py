@@ -27,11 +27,11 @@ from cachelab.stage.scheduler import (
     Drawn,
     Label,
     Overtime,
-    Refused,
     Scheduler,
     Stuck,
     Task,
     current,
+    refuse,
 )
 from cachelab.stage.store import StageCache, Store, touches
 from cachelab.stage.sync import Slots
@@ -407,7 +407,7 @@ def open_world(
 ) -> Any:
     """A new world with everything patched for the length of the block, and nothing after it."""
     if current() is not None:
-        raise Refused("An actor cannot run a stage of its own: run it outside.")
+        refuse("An actor cannot run a stage of its own: run it outside.")
     if not callable(latency) and not 0 <= latency < 86_400:
         raise ValueError(f"latency is a time in seconds from 0 to a day; this is {latency!r}.")
     armed = tuple(faults)
