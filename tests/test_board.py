@@ -24,7 +24,7 @@ import redis
 import cachelab
 from cachelab import board
 from cachelab.board import posting, standing
-from cachelab.board.posting import Learner, Line
+from cachelab.board.posting import Learner, Sender
 from cachelab.board.standing import Board, Watch, as_html, as_text
 from cachelab.board.stream import BOARD, LONGEST_NAME, ROSTER, BoardError, connect
 from cachelab.cache import server as servers
@@ -64,10 +64,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("CACHELAB_CLASS_URL", "CACHELAB_NAME", "CACHELAB_JUDGING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CACHELAB_HOME", str(tmp_path / "home"))
-    posting._forget_lines()
+    posting._reset_senders()
     posting._attempts.clear()
     yield tmp_path / "home"
-    posting._forget_lines()
+    posting._reset_senders()
 
 
 def entries(url: str) -> list[dict[str, str]]:
@@ -76,8 +76,8 @@ def entries(url: str) -> list[dict[str, str]]:
 
 
 def settle() -> None:
-    for line in posting._lines.values():
-        assert line.close(20)
+    for sender in posting._senders.values():
+        assert sender.close(20)
 
 
 def wrong(cache: Any, key: str, value: Any, seconds: int) -> None:
@@ -172,10 +172,10 @@ def test_an_error_that_nobody_foresaw_is_told_once_and_never_a_traceback(
     cachelab.join("Ada")
     capsys.readouterr()
 
-    def fails(line: Line, post: posting.Post) -> None:
+    def fails(sender: Sender, post: posting.Post) -> None:
         raise SystemError("AST constructor recursion depth mismatch (before=15, after=18)")
 
-    monkeypatch.setattr(Line, "_bring", fails)
+    monkeypatch.setattr(Sender, "_send", fails)
     assert cachelab.check(ID, wrong).outcome == "failed"
     assert cachelab.check(ID, right).outcome == "passed"
     said = capsys.readouterr()
@@ -241,7 +241,7 @@ def test_inside_cachelab_check_nothing_is_told(url: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("CACHELAB_NAME", "Ada")
     monkeypatch.setenv("CACHELAB_JUDGING", "1")
     cachelab.check(ID, wrong)
-    assert posting._lines == {}
+    assert posting._senders == {}
 
 
 # The name ------------------------------------------------------------------------------------
@@ -304,15 +304,15 @@ def test_what_is_no_name_is_refused_in_one_sentence(home: Path, name: Any) -> No
 def test_two_hundred_learners_post_twenty_verdicts_each_while_their_connections_are_cut(
     url: str,
 ) -> None:
-    lines = [Line(url, Learner(f"learner {n}", f"{n:016x}")) for n in range(200)]
+    senders = [Sender(url, Learner(f"learner {n}", f"{n:016x}")) for n in range(200)]
     begin = threading.Barrier(201)
 
-    def learn(line: Line) -> None:
+    def learn(sender: Sender) -> None:
         begin.wait()
         for n in range(20):
-            line.post({"exercise": ID, "outcome": "passed", "attempt": str(n)})
+            sender.post({"exercise": ID, "outcome": "passed", "attempt": str(n)})
 
-    learners = [threading.Thread(target=learn, args=(line,)) for line in lines]
+    learners = [threading.Thread(target=learn, args=(sender,)) for sender in senders]
     for learner in learners:
         learner.start()
     cut = 0
@@ -322,7 +322,7 @@ def test_two_hundred_learners_post_twenty_verdicts_each_while_their_connections_
             cut += client.client_kill_filter(_type="normal", skipme=True)
             time.sleep(0.2)
     assert cut > 0
-    assert all(line.close(60) for line in lines)
+    assert all(sender.close(60) for sender in senders)
     told = Board()
     with connect(url) as client:
         assert told.read(client) >= 4_000
@@ -347,10 +347,10 @@ def test_a_verdict_whose_answer_was_lost_is_sent_again_and_counted_once(
         return added
 
     monkeypatch.setattr(redis.Redis, "xadd", loses_every_other_answer)
-    line = Line(url, Learner("Ada", "a" * 16))
+    sender = Sender(url, Learner("Ada", "a" * 16))
     for n in range(5):
-        line.post({"exercise": ID, "outcome": "failed", "attempt": str(n), "message": "Wrong."})
-    assert line.close(20)
+        sender.post({"exercise": ID, "outcome": "failed", "attempt": str(n), "message": "Wrong."})
+    assert sender.close(20)
     told = Board()
     with connect(url) as client:
         told.read(client)
@@ -381,7 +381,7 @@ def test_a_dead_board_costs_one_check_a_moment_and_the_others_nothing(
     until = time.monotonic() + 30
     while (not said or len(took) < 20) and time.monotonic() < until:
         began = time.monotonic()
-        posting.tell(judged)
+        posting.report(judged)
         took.append(time.monotonic() - began)
         time.sleep(0.05)
         said += capsys.readouterr().out
@@ -396,32 +396,32 @@ def test_a_dead_board_costs_one_check_a_moment_and_the_others_nothing(
 def test_a_board_that_stays_dead_is_left_alone(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(posting, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(posting, "connect", lambda url: connect(url, seconds=0.2))
-    line = Line(dead, Learner("Ada", "a" * 16))
-    line.post({"exercise": ID, "outcome": "passed"})
+    sender = Sender(dead, Learner("Ada", "a" * 16))
+    sender.post({"exercise": ID, "outcome": "passed"})
     until = time.monotonic() + 30
-    while not line.given_up and time.monotonic() < until:
+    while not sender.given_up and time.monotonic() < until:
         time.sleep(0.02)
-    assert line.given_up
-    line.post({"exercise": ID, "outcome": "passed"})
-    assert line.post({"exercise": ID, "outcome": "passed"}) == ""
-    assert line._posts.empty()
+    assert sender.given_up
+    sender.post({"exercise": ID, "outcome": "passed"})
+    assert sender.post({"exercise": ID, "outcome": "passed"}) == ""
+    assert sender._posts.empty()
 
 
 def test_a_board_that_comes_back_gets_what_it_missed(
     redis_of_the_class: servers.OurServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(posting, "SILENT_SECONDS", 0.01)
-    line = Line(url, Learner("Ada", "a" * 16))
+    sender = Sender(url, Learner("Ada", "a" * 16))
     redis_of_the_class.pause()
     try:
-        said = [line.post({"exercise": ID, "outcome": "failed", "message": "No."})]
+        said = [sender.post({"exercise": ID, "outcome": "failed", "message": "No."})]
         while not any(said):
             time.sleep(0.1)
-            said.append(line.post({"exercise": ID, "outcome": "passed"}))
+            said.append(sender.post({"exercise": ID, "outcome": "passed"}))
         assert "does not answer" in said[-1]
     finally:
         redis_of_the_class.resume()
-    assert line.close(30)
+    assert sender.close(30)
     told = Board()
     with connect(url) as client:
         told.read(client)
@@ -429,10 +429,10 @@ def test_a_board_that_comes_back_gets_what_it_missed(
 
 
 def test_a_board_that_refuses_says_so_once(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    line = Line(re.sub(r"//:[^@]+@", "//:wrong@", url), Learner("Ada", "a" * 16))
-    said = line.post({"exercise": ID, "outcome": "passed"})
+    sender = Sender(re.sub(r"//:[^@]+@", "//:wrong@", url), Learner("Ada", "a" * 16))
+    said = sender.post({"exercise": ID, "outcome": "passed"})
     assert "takes nothing from you" in said or "does not answer" in said
-    assert line.post({"exercise": ID, "outcome": "passed"}) == ""
+    assert sender.post({"exercise": ID, "outcome": "passed"}) == ""
     assert entries(url) == []
 
 
@@ -572,7 +572,7 @@ def test_the_live_board_prints_only_when_something_is_new(
         if n == 3:
             raise KeyboardInterrupt
 
-    # Not in `time` itself: the line of another test may still be trying, in a thread.
+    # Not in `time` itself: the sender of another test may still be trying, in a thread.
     monkeypatch.setattr("cachelab.board.commands.time", SimpleNamespace(sleep=nap))
     assert cli.main(["board", "--url", url, "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from cachelab.board import learners
-from cachelab.board.posting import Learner, Line
+from cachelab.board.posting import Learner, Sender
 from cachelab.board.standing import Board
 from cachelab.board.stream import BOARD, ROSTER, BoardError, connect
 from cachelab.cache import server as servers
@@ -320,9 +320,9 @@ def test_verdicts_of_learners_with_users_of_their_own_meet_on_one_board(
     server: servers.OurServer, classroom: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for n, row in enumerate(classroom):
-        line = Line(row.url, Learner(f"Learner {n}", f"{n:016x}"))
-        assert line.post({"exercise": "00_start_here.remember", "outcome": "passed"}) == ""
-        assert line.close(20)
+        sender = Sender(row.url, Learner(f"Learner {n}", f"{n:016x}"))
+        assert sender.post({"exercise": "00_start_here.remember", "outcome": "passed"}) == ""
+        assert sender.close(20)
     told = Board()
     with server.client() as client:
         told.read(client)

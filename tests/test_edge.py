@@ -323,7 +323,7 @@ def test_after_a_stale_answer_the_refresh_is_counted(shop: edge.Edge) -> None:
     # However late nginx sends the refresh.
     late = threading.Timer(0.3, direct, (shop, "/mug", ""))
     late.start()
-    shop._run(shop._settle(2, [stale]))
+    shop._run(shop._wait_for_calls(2, [stale]))
     assert shop.origin.calls == 3
     late.join()
 

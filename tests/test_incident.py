@@ -22,7 +22,7 @@ from cachelab.exercises import lab_17_incident as lab
 from cachelab.incident import night as nights
 from cachelab.incident.evidence import evidence, objection
 from cachelab.incident.parts import FAULTS, LONGEST, SOUND, with_faults
-from cachelab.incident.pods import MOST_CLIENTS, hash, own_hashes
+from cachelab.incident.pods import MOST_CLIENTS, hash, hash_per_process
 from cachelab.incident.report import TEMPLATE, curves_of
 from cachelab.incident.scenario import PAGES, scenario, schema
 from cachelab.incident.service import Service
@@ -195,8 +195,8 @@ def test_an_entry_that_shows_nothing_is_answered_with_what_it_is_and_what_to_loo
 
 
 def _truth(sold):
-    playing = nights.Playing(scenario(changed()), SOUND, sold=sold)
-    return nights._Truth(playing, Trace(clock=float))
+    playing = nights.NightState(scenario(changed()), SOUND, sold=sold)
+    return nights._Oracle(playing, Trace(clock=float))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_text_has_another_hash_in_each_process_and_a_number_has_not():
 def test_a_learners_hash_is_the_pods_during_a_night_and_pythons_before_and_after():
     space = {}
     exec("def key(words):\n    return hash(words)", space)
-    with own_hashes([space["key"]]):
+    with hash_per_process([space["key"]]):
         with Trace().acting("pod-1.1 r1"):
             inside = space["key"]("lamp")
     assert inside == _as("pod-1.1", "lamp")

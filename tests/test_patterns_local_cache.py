@@ -165,7 +165,7 @@ def test_a_librarys_ttl_counts_from_the_end_of_the_load() -> None:
 
 def test_a_ttl_or_room_that_makes_no_sense_is_refused_in_one_sentence() -> None:
     for room, ttl in ((0, 60), (10, 0), (10, float("nan"))):
-        with pytest.raises(ValueError, match="room is 1 or more and ttl above 0 s"):
+        with pytest.raises(ValueError, match="maxsize is 1 or more and ttl above 0 s"):
             LocalCache(room, ttl)
 
 

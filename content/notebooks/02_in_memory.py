@@ -344,7 +344,7 @@ cachelab.show(LocalCache)
 class CarefulPod(ToldPod):
     def __init__(self, cache, db, ttl):
         super().__init__(cache, db, ttl)
-        self.memory = LocalCache(room=1_000, ttl=ttl)
+        self.memory = LocalCache(maxsize=1_000, ttl=ttl)
 
     def listen(self, news):
         for message in news.listen():
@@ -379,8 +379,8 @@ for number, page in enumerate(asked.tolist(), 1):
 
 # %%
 class LRU:
-    def __init__(self, room):
-        self.room, self.kept, self.hits = room, OrderedDict(), 0
+    def __init__(self, maxsize):
+        self.maxsize, self.kept, self.hits = maxsize, OrderedDict(), 0
 
     def read(self, key):
         if key in self.kept:
@@ -388,7 +388,7 @@ class LRU:
             self.hits += 1
             return
         self.kept[key] = "the page"
-        if len(self.kept) > self.room:
+        if len(self.kept) > self.maxsize:
             self.kept.popitem(last=False)
 
 

@@ -103,7 +103,7 @@ for text in ("{half", "null", '{"name": "of another release"}'):
 
 # %%
 print(lab.cache.get(KEY)[:40], "...")
-cachelab.show(ProductionCache._ask)
+cachelab.show(ProductionCache._fetch)
 
 # %% [markdown]
 # The envelope also settles what is nothing: no copy is `None`, and a copy of `None` is a list that
@@ -148,13 +148,13 @@ print("four:        ", four.queries, "| last answer after", round(four.elapsed, 
 reveal("cold", four.queries)
 
 # %% [markdown]
-# Two guards, from `10_stampede`. `_flight` is single-flight: who comes while a load of this key is
+# Two guards, from `10_stampede`. `_shared_load` is single-flight: who comes while a load of this key is
 # under way in this process gets its result. The load runs in a thread of its own, so a request that is
 # cut short takes nobody with it. `_fill` asks for a lock on the server, looks again, and loads; the
 # others look every so often, within a budget.
 
 # %%
-cachelab.show(ProductionCache._flight)
+cachelab.show(ProductionCache._shared_load)
 
 # %%
 cachelab.show(ProductionCache._fill)
@@ -224,7 +224,7 @@ for name, cast in {"helper": [naive, helpers_writer], "ours": [our_reader, our_w
 # began with. The same comparison covers a lock that expired during a slow load:
 
 # %%
-print(production.SETTLE.strip())
+print(production.STORE_IF_OURS.strip())
 
 # %% [markdown]
 # **Tags** are for the writer who does not know the keys (`09_invalidation`). A copy remembers the mark

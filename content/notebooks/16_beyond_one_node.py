@@ -336,7 +336,7 @@ print("counted as computed:", all(served[name] == computed[name] for name in NOD
 
 # %%
 HOT, now, trips = "product:v1:7", 0.0, Counter()
-pods = [LocalCache(room=10, ttl=1.0, clock=lambda: now) for _ in range(10)]
+pods = [LocalCache(maxsize=10, ttl=1.0, clock=lambda: now) for _ in range(10)]
 
 
 def read(pod, key):

@@ -29,7 +29,7 @@ def check(exercise_id: str, answer: Any) -> Verdict:
     if os.environ.get(URL_VARIABLE) and os.environ.get("CACHELAB_JUDGING") != "1":
         from cachelab.board import posting
 
-        posting.tell(verdict)
+        posting.report(verdict)
     return verdict
 
 

@@ -94,10 +94,10 @@ def join(name: str) -> str:
     url = os.environ.get(URL_VARIABLE)
     if not url:
         return f"Kept: {chosen!r}. {URL_VARIABLE} is not set, so nothing is sent anywhere."
-    _forget_lines()
-    line = _line(url, Learner(chosen, same))
-    trouble = line.post({"exercise": "", "outcome": JOINED}, wait=JOIN_SECONDS)
-    return trouble or f"You are on the board at {line.place} as {chosen!r}."
+    _reset_senders()
+    sender = _sender(url, Learner(chosen, same))
+    trouble = sender.post({"exercise": "", "outcome": JOINED}, wait=JOIN_SECONDS)
+    return trouble or f"You are on the board at {sender.place} as {chosen!r}."
 
 
 def _fit(name: object) -> str:
@@ -129,7 +129,7 @@ class Post:
     done: threading.Event = field(default_factory=threading.Event)
 
 
-class Line:
+class Sender:
     """The way of one learner to the board: posts wait in a queue, and one thread brings them.
 
     A post whose answer is lost is sent again under the same id, and the board counts it once.
@@ -143,7 +143,7 @@ class Line:
         self._is_waited_for, self._has_said = True, False
         self._client = connect(url)
         self._posts: queue.SimpleQueue[Post | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._bring_all, name="class board", daemon=True)
+        self._thread = threading.Thread(target=self._send_all, name="class board", daemon=True)
         self._thread.start()
 
     def post(self, fields: dict[str, str], wait: float = WAIT_SECONDS) -> str:
@@ -178,17 +178,17 @@ class Line:
         self._thread.join(seconds)
         return not self._thread.is_alive() and not self.given_up
 
-    def _bring_all(self) -> None:
+    def _send_all(self) -> None:
         while (post := self._posts.get()) is not None:
             if not self.given_up:
                 try:
-                    self._bring(post)
+                    self._send(post)
                 except Exception as error:  # a board is never worth a traceback
                     self._give_up(error)
             post.done.set()
         self._client.close()
 
-    def _bring(self, post: Post) -> None:
+    def _send(self, post: Post) -> None:
         fields: dict[Any, Any] = {
             "v": SCHEMA,
             "id": post.id,
@@ -224,15 +224,15 @@ class Line:
 
 # One process ---------------------------------------------------------------------------------
 
-_lines: dict[tuple[int, str, Learner], Line] = {}
+_senders: dict[tuple[int, str, Learner], Sender] = {}
 _attempts: Counter[str] = Counter()
 _said: set[str] = set()
 
 
-def tell(verdict: Verdict) -> None:
+def report(verdict: Verdict) -> None:
     """Tell the board of a verdict; whatever goes wrong is one printed sentence, once."""
     try:
-        said = _tell(verdict)
+        said = _report(verdict)
     except Exception as error:
         said = f"The class board was not told ({reason(error)}): your checks go on as before."
     if said and said not in _said:
@@ -240,7 +240,7 @@ def tell(verdict: Verdict) -> None:
         print(said)
 
 
-def _tell(verdict: Verdict) -> str:
+def _report(verdict: Verdict) -> str:
     judged = verdict.outcome != "not attempted"
     _attempts[verdict.exercise] += judged
     who = learner()
@@ -256,29 +256,29 @@ def _tell(verdict: Verdict) -> str:
     }
     if verdict.outcome in {"failed", "proved nothing"}:
         fields["message"] = plain(message_template(verdict))
-    return _line(os.environ[URL_VARIABLE], who).post(fields)
+    return _sender(os.environ[URL_VARIABLE], who).post(fields)
 
 
-def _line(url: str, who: Learner) -> Line:
-    # A forked process has the queue but not the thread: it gets a line of its own.
+def _sender(url: str, who: Learner) -> Sender:
+    # A forked process has the queue but not the thread: it gets a sender of its own.
     key = (os.getpid(), url, who)
-    if key not in _lines:
-        _lines[key] = Line(url, who)
-    return _lines[key]
+    if key not in _senders:
+        _senders[key] = Sender(url, who)
+    return _senders[key]
 
 
-def _forget_lines() -> None:
+def _reset_senders() -> None:
     """Begin anew: a board that was given up is tried again."""
-    for (pid, _, _), line in list(_lines.items()):
+    for (pid, _, _), sender in list(_senders.items()):
         if pid == os.getpid():
-            line.close(0.0)
-    _lines.clear()
+            sender.close(0.0)
+    _senders.clear()
     _said.clear()
 
 
 @atexit.register
-def _last_moment() -> None:
+def _flush_at_exit() -> None:
     until = time.monotonic() + LAST_SECONDS
-    for (pid, _, _), line in list(_lines.items()):
-        if pid == os.getpid() and not line.given_up:
-            line.close(max(0.0, until - time.monotonic()))
+    for (pid, _, _), sender in list(_senders.items()):
+        if pid == os.getpid() and not sender.given_up:
+            sender.close(max(0.0, until - time.monotonic()))

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.connection import Connection, parse_url
 
-from cachelab.cache.connections import PATIENT, pool
+from cachelab.cache.connections import CONNECTIONS, pool
 from cachelab.process.errors import OneSentence
 
 BOARD = "cachelab:board"
@@ -49,7 +49,7 @@ def place(url: str) -> str:
 def connect(url: str, *, seconds: float = 5.0, **overrides: Any) -> redis.Redis:
     """A client of the board that gives up after `seconds`; BoardError for what is no URL."""
     options = _options(url)
-    kind = PATIENT[options.pop("connection_class", Connection)]
+    kind = CONNECTIONS[options.pop("connection_class", Connection)]
     settings = {
         "socket_connect_timeout": seconds,
         "socket_timeout": seconds,

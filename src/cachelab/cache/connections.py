@@ -51,7 +51,7 @@ BLOCKING: dict[str, tuple[int | None, float]] = {
 }
 
 
-class Patient:
+class BlockingTimeout:
     """Gives a blocking command (BLPOP, XREAD BLOCK, WAIT) its own time on top of the timeout.
 
     Not inside a pipeline, where redis-py sends many commands at once.
@@ -74,19 +74,19 @@ class Patient:
         return super().read_response(*args, **options)  # type: ignore[misc]
 
 
-class TcpConnection(Patient, Connection):
+class TcpConnection(BlockingTimeout, Connection):
     """Loopback or network."""
 
 
-class TlsConnection(Patient, SSLConnection):
+class TlsConnection(BlockingTimeout, SSLConnection):
     """A `rediss://` server."""
 
 
-class UnixConnection(Patient, UnixDomainSocketConnection):
+class UnixConnection(BlockingTimeout, UnixDomainSocketConnection):
     """A socket in our private folder."""
 
 
-PATIENT = {
+CONNECTIONS = {
     Connection: TcpConnection,
     SSLConnection: TlsConnection,
     UnixDomainSocketConnection: UnixConnection,

@@ -21,14 +21,14 @@ from redis.connection import BlockingConnectionPool, Connection, parse_url
 from redis.crc import key_slot
 
 from cachelab.cache.base import OLDEST, Server, ServerError, ServerUnfit, product
-from cachelab.cache.connections import PATIENT, TcpConnection, pool
+from cachelab.cache.connections import CONNECTIONS, TcpConnection, pool
 from cachelab.cache.keyspace import SAFE_PREFIX
 from cachelab.process.guard import Guard, GuardError
 
 FOREIGN_CONNECT_SECONDS = 2.0
 
 
-class Unpluggable(BlockingConnectionPool):
+class ReconnectingPool(BlockingConnectionPool):
     """Connections to a server that is not ours, which a lesson may take for dead.
 
     In a cluster they go to the node that has our slot, and follow when another has taken it over.
@@ -64,13 +64,13 @@ class ForeignServer(Server):
 
     url: str = field(repr=False)
     owns_guard: bool = True
-    last_wish: int = 0
+    cleanup_id: int = 0
     nodes: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     is_cut: bool = False
 
     def connection_pool(self, **overrides: Any) -> BlockingConnectionPool:
-        return self._open(Unpluggable, server=self, **overrides)
+        return self._open(ReconnectingPool, server=self, **overrides)
 
     def client(self, **overrides: Any) -> redis.Redis:
         return redis.Redis.from_pool(self._open(BlockingConnectionPool, **overrides))
@@ -79,7 +79,7 @@ class ForeignServer(Server):
         self, pool_class: type[BlockingConnectionPool], **overrides: Any
     ) -> BlockingConnectionPool:
         options = parse_url(self.url)
-        kind = PATIENT[options.pop("connection_class", Connection)]
+        kind = CONNECTIONS[options.pop("connection_class", Connection)]
         if self.nodes and options.pop("path", None):
             kind = TcpConnection
         node = self.nodes[0] if self.nodes else {}
@@ -110,7 +110,7 @@ class ForeignServer(Server):
             self.forget()
         if self.guard is not None:
             with contextlib.suppress(GuardError):
-                self.guard.off_exit(self.last_wish)
+                self.guard.off_exit(self.cleanup_id)
             if self.owns_guard:
                 self.guard.close()
 
@@ -125,12 +125,12 @@ def foreign(url: str, *, guard: Guard | None = None, within: str = "") -> Foreig
     server = _foreign(url, f"{began}{secrets.token_hex(4)}:")
     said = f"CACHELAB_REDIS_URL points to {place}, but"
     with contextlib.closing(server.client(max_connections=1)) as client:
-        _meet(server, client, began, said)
+        _identify(server, client, began, said)
     with contextlib.closing(server.client(max_connections=1)) as client:
         _try_to_write(server, client, began, said)
     server.owns_guard = guard is None
     server.guard = guard or Guard()
-    server.last_wish = _ask_to_forget(server, server.guard, began)
+    server.cleanup_id = _forget_on_exit(server, server.guard, began)
     return server
 
 
@@ -146,7 +146,7 @@ def _foreign(url: str, prefix: str) -> ForeignServer:
     )
 
 
-def _meet(server: ForeignServer, client: redis.Redis, began: str, said: str) -> None:
+def _identify(server: ForeignServer, client: redis.Redis, began: str, said: str) -> None:
     """Learn what it is: name, prefix and nodes; ServerUnfit where it cannot be used."""
     try:
         client.ping()
@@ -191,7 +191,7 @@ def _try_to_write(server: ForeignServer, client: redis.Redis, began: str, said: 
         raise ServerUnfit(f"{said} it does not let us write ({_reason(error)}).") from None
 
 
-def _ask_to_forget(server: ForeignServer, guard: Guard, began: str) -> int:
+def _forget_on_exit(server: ForeignServer, guard: Guard, began: str) -> int:
     """Have our keys deleted when this process is gone, however it ended; the guard's number."""
     package = str(Path(__file__).resolve().parents[2])
     return guard.on_exit(

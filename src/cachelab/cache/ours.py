@@ -111,11 +111,11 @@ class OurServer(Server):
         what = (
             f"ended with {code}" if code is not None else f"gave no answer in {START_SECONDS:g} s"
         )
-        said = self._last_words(log_from)
+        said = self._last_log_lines(log_from)
         self._guard.kill(self.pid)
         raise ServerUnfit(f"{self.binary} was started but {what}{said and ': '}{said}.")
 
-    def _last_words(self, log_from: int) -> str:
+    def _last_log_lines(self, log_from: int) -> str:
         """The last two lines of the log, without process id and time, in one."""
         lines = self.log.read_bytes()[log_from:].decode(errors="replace").split("\n")
         words = [re.sub(r"^\d+:\w .{20,30} [.*#-] ", "", line).strip() for line in lines]

@@ -105,8 +105,8 @@ class HttpOrigin:
         self.log: list[Call] = []
         self._pages: dict[str, Page] = {}
         self._in_flight = 0
-        self._door = asyncio.Event()
-        self._door.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self._workers = ThreadPoolExecutor(WORKERS, "origin")
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -162,13 +162,13 @@ class HttpOrigin:
         """Whether every request that arrived has its answer."""
         return self._in_flight == 0
 
-    def shut_the_door(self) -> None:
+    def hold_answers(self) -> None:
         """Let requests arrive and be counted, but answer none until the door is opened."""
-        self._door.clear()
+        self._answering.clear()
 
-    def open_the_door(self) -> None:
+    def release_answers(self) -> None:
         """Answer those who wait and those who come."""
-        self._door.set()
+        self._answering.set()
 
     async def start(self) -> None:
         """Listen on a free port of 127.0.0.1."""
@@ -206,7 +206,7 @@ class HttpOrigin:
         self.log.append(call)
         self._in_flight += 1
         try:
-            await self._door.wait()
+            await self._answering.wait()
             if self.latency > 0:
                 await asyncio.sleep(self.latency)
             head, body = await self._message(request)

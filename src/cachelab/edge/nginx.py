@@ -243,7 +243,7 @@ def _start(nginx: Nginx) -> None:
             what = (
                 f"gave no answer in {START_SECONDS:g} s" if code is None else f"ended with {code}"
             )
-            raise NginxUnfit(f"{nginx.binary} was started but {what}{_last_words(log)}.")
+            raise NginxUnfit(f"{nginx.binary} was started but {what}{_last_log_line(log)}.")
         time.sleep(0.01)
 
 
@@ -259,7 +259,7 @@ def _answers(port: int, token: str) -> bool:
         connection.close()
 
 
-def _last_words(log: Path) -> str:
+def _last_log_line(log: Path) -> str:
     with contextlib.suppress(OSError):
         lines = log.read_text(errors="replace").split("\n")
         said = [re.sub(r"^.*?\[\w+\] (\d+#\d+: )?", "", line).strip() for line in lines]

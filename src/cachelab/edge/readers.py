@@ -70,7 +70,7 @@ class Reader:
             raise ConnectionError("the site hung up in the middle of its answer") from None
         return Answer(status, headers, body, time.perf_counter() - began)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection."""
         if self._ends is not None:
             self._ends[1].close()
@@ -101,7 +101,7 @@ async def one(host: str, port: int, request: bytes) -> Answer:
     try:
         return await asyncio.wait_for(reader.ask(request), WALL_SECONDS)
     finally:
-        reader.hang_up()
+        reader.disconnect()
 
 
 async def crowd(
@@ -137,7 +137,7 @@ async def crowd(
             return f"{type(error).__name__}: {error}"
         finally:
             on_answer()
-            reader.hang_up()
+            reader.disconnect()
 
     return list(await asyncio.gather(*(read(number) for number in range(readers))))
 
@@ -156,9 +156,9 @@ async def queue(
                     got.append(await asyncio.wait_for(reader.ask(request), WALL_SECONDS))
                 except (OSError, ValueError) as error:
                     got.append(f"{type(error).__name__}: {error}")
-                    reader.hang_up()
+                    reader.disconnect()
         finally:
-            reader.hang_up()
+            reader.disconnect()
 
     # The very first goes alone, so that the others find what it stored.
     await read(min(1, times))

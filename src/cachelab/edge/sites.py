@@ -127,7 +127,7 @@ class Site:
                 f"The {self.name} site gave no answer ({type(error).__name__}): make a new edge"
                 " with edge.start()."
             ) from None
-        await self._edge._settle(before, [answer])
+        await self._edge._wait_for_calls(before, [answer])
         return answer
 
     async def _burst(self, request: bytes, readers: int, over: float) -> HttpBurst:
@@ -140,7 +140,7 @@ class Site:
 
         at_once = origin is not None and over == 0
         if at_once and origin is not None:
-            origin.shut_the_door()
+            origin.hold_answers()
         began = time.perf_counter()
         crowd = asyncio.ensure_future(
             crowds.crowd("127.0.0.1", self.port, request, readers, over=over, on_answer=count)
@@ -149,12 +149,12 @@ class Site:
             if at_once:
                 await _until_quiet(lambda: (answered, self._edge._calls() - before), readers)
             if origin is not None:
-                origin.open_the_door()
+                origin.release_answers()
             got = await crowd
         finally:
             crowd.cancel()
             if origin is not None:
-                origin.open_the_door()
+                origin.release_answers()
         return await self._sum_up(got, before, time.perf_counter() - began)
 
     async def _repeat(self, request: bytes, times: int) -> HttpBurst:
@@ -165,7 +165,7 @@ class Site:
     async def _sum_up(self, got: list[Answer | str], before: int, seconds: float) -> HttpBurst:
         answers = [each for each in got if isinstance(each, Answer)]
         errors = [each for each in got if isinstance(each, str)]
-        await self._edge._settle(before, answers)
+        await self._edge._wait_for_calls(before, answers)
         return HttpBurst(len(got), answers, errors, self._edge._calls() - before, seconds)
 
 
@@ -245,7 +245,7 @@ class Edge:
     def _calls(self) -> int:
         return 0 if self._origin is None else self._origin.calls
 
-    async def _settle(self, before: int, answers: list[Answer]) -> None:
+    async def _wait_for_calls(self, before: int, answers: list[Answer]) -> None:
         """Wait until the count of the origin's calls is right, and, if it is quick, until it rests.
 
         nginx answers STALE first and asks the origin then.

@@ -14,14 +14,14 @@ import redis
 import sqlalchemy as sa
 
 from cachelab.incident.evidence import INNOCENT, SUSPECTS, alibi, evidence, objection
-from cachelab.incident.night import Run, Score, cast, judged, options, play, repaired
+from cachelab.incident.night import Run, Score, actors_of, judged, options, play, repaired
 from cachelab.incident.parts import FAULTS, LONGEST, SOUND
-from cachelab.incident.pods import Door, open_pod, own_hashes
+from cachelab.incident.pods import ConnectionLimit, hash_per_process, open_pod
 from cachelab.incident.report import TEMPLATE
 from cachelab.incident.scenario import Scenario, load, scenario
 from cachelab.incident.service import row
 from cachelab.judge.exercise import Exercise
-from cachelab.judge.trial import Over, Trial
+from cachelab.judge.trial import JudgingEnded, Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product
 from cachelab.process.limits import say_error
@@ -62,8 +62,8 @@ def _only(faults: tuple[str, ...], mix: dict[str, float], **events: Any) -> Scen
 
 def _replay(trial: Trial, night: Scenario, fixes: Mapping[str, Any], seconds: float = 6) -> Run:
     """The traffic of a night with its faults planted, and the learner's parts in their places."""
-    actors, playing = cast(night, repaired(night.faults, fixes))
-    with own_hashes(fixes.values()):
+    actors, playing = actors_of(night, repaired(night.faults, fixes))
+    with hash_per_process(fixes.values()):
         trace = trial.play(actors, seconds=seconds, **options(night))
     return judged(playing, trace, night.faults)
 
@@ -221,7 +221,7 @@ def judge_key(answer: Any, trial: Trial) -> str:
     """One key for the same words in every process, another one for other words."""
 
     def as_pod(pod: str, words: str) -> Any:
-        with Trace().acting(f"{pod} r1"), own_hashes([answer]):
+        with Trace().acting(f"{pod} r1"), hash_per_process([answer]):
             return answer(words)
 
     keys: dict[str, str] = {}
@@ -614,7 +614,7 @@ ASKS = 2.0
 
 def judge_pool(answer: Any, trial: Trial) -> str:
     """140 callers at once share a bounded pool; nobody is refused, nobody waits for ever."""
-    door, waits = _crowd(answer, trial)
+    opened, waits = _crowd(answer, trial)
     errors = [got for got in waits if isinstance(got, Refusal)]
     trial.expect(
         not errors,
@@ -622,9 +622,9 @@ def judge_pool(answer: Any, trial: Trial) -> str:
         f" {say_error(errors[0].error) if errors else ''}.",
     )
     trial.expect(
-        door.peak <= MOST_CONNECTIONS,
-        f"{CALLERS} callers opened {door.peak} connections; the server takes 250 of all pods, so at"
-        f" most {MOST_CONNECTIONS} for one were asked.",
+        opened.peak <= MOST_CONNECTIONS,
+        f"{CALLERS} callers opened {opened.peak} connections; the server takes 250 of all pods, so"
+        f" at most {MOST_CONNECTIONS} for one were asked.",
     )
     longest = max(waits)
     trial.expect(
@@ -646,7 +646,9 @@ def judge_pool(answer: Any, trial: Trial) -> str:
         f"The server stood still, and a caller waited {say_seconds(longest)} for a connection;"
         f" at most {ASKS:g} s were asked, then the database answers.",
     )
-    return f"{CALLERS} callers over {door.peak} connections; a server that hangs holds nobody long."
+    return (
+        f"{CALLERS} callers over {opened.peak} connections; a server that hangs holds nobody long."
+    )
 
 
 class Refusal(Exception):
@@ -665,9 +667,9 @@ class AnotherWire(redis.Connection):
     """The same for another pod."""
 
 
-def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[Door, list[Any]]:
+def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[ConnectionLimit, list[Any]]:
     """What callers of one pod get in one instant: seconds waited, or a Refusal."""
-    door = Door()
+    opened = ConnectionLimit()
     pods: list[Any] = []
 
     def caller(number: int) -> Callable[..., Any]:
@@ -675,7 +677,7 @@ def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[Door, list[Any]]:
             began = cache_.trace.clock()
             try:
                 if not pods:
-                    made = answer(door.wire(cache_))
+                    made = answer(opened.wire(cache_))
                     if not isinstance(made, redis.ConnectionPool):
                         return TypeError(f"{short(made)}, where a redis-py pool was expected")
                     pods.append(open_pod("pod-1.1", lambda _: made, {}, cache_.trace))
@@ -708,7 +710,7 @@ def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[Door, list[Any]]:
     broken = next((one for one in got if isinstance(one, TypeError)), None)
     if broken is not None:
         trial.fail(f"connect gave {broken}.")
-    return door, got
+    return opened, got
 
 
 # all -----------------------------------------------------------------------------------------
@@ -732,8 +734,8 @@ def judge_all(answer: Any, trial: Trial) -> str:
     night = load(NIGHT)
     try:
         run = _replay(trial, night, given, NIGHT_SECONDS)
-    except Over as over:
-        if "longer than" not in over.verdict.summary:
+    except JudgingEnded as ended:
+        if "longer than" not in ended.verdict.summary:
             raise
         trial.nothing_proved(
             "The machine was too busy to play the whole night in the time of a check.",

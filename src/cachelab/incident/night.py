@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cachelab import stage
 from cachelab.incident.parts import FAULTS, PROMISED, Part, with_faults
-from cachelab.incident.pods import Door, Pod, open_pod, own_hashes
+from cachelab.incident.pods import ConnectionLimit, Pod, hash_per_process, open_pod
 from cachelab.incident.scenario import IncidentError, Scenario, load
 from cachelab.incident.service import ROOMS, WORDS, Service, on_the_shelf, row, slow, taking
 from cachelab.origin import Product, Size, rows
@@ -127,12 +127,12 @@ def _about(page: str, draw: random.Random) -> Any:
 
 
 @dataclass
-class Playing:
+class NightState:
     """What one run keeps beside its trace."""
 
     night: Scenario
     parts: Mapping[str, Part]
-    door: Door = field(default_factory=Door)
+    connections: ConnectionLimit = field(default_factory=ConnectionLimit)
     pods: dict[str, Pod] = field(default_factory=dict)
     answers: list[PageAnswer] = field(default_factory=list)
     truth: dict[str, dict[int, int]] = field(default_factory=dict)  # price job -> prices after it
@@ -151,7 +151,7 @@ class Playing:
             name = process.partition(".")[0]
             for old in [one for one in self.pods if one.startswith(f"{name}.")]:
                 self.pods.pop(old).close()
-            wire = self.door.wire(cache)
+            wire = self.connections.wire(cache)
             made = open_pod(process, self.parts["connect"], wire, cache.trace)
             cache.trace.note(f"INFO {process} has started")
             self.pods[process] = made
@@ -161,9 +161,9 @@ class Playing:
 _CACHE_AND_DB = inspect.signature(lambda cache, db: None)
 
 
-def cast(night: Scenario, parts: Mapping[str, Part]) -> tuple[dict[str, Any], Playing]:
+def actors_of(night: Scenario, parts: Mapping[str, Part]) -> tuple[dict[str, Any], NightState]:
     """The actors of a night for `stage.run`, and what they leave behind."""
-    playing = Playing(night, parts)
+    playing = NightState(night, parts)
 
     def actor(play: Callable[..., Any], *more: Any) -> Any:
         # A partial, so that the stage finds the locks and clocks of a learner's part.
@@ -202,7 +202,7 @@ def options(night: Scenario) -> dict[str, Any]:
     }
 
 
-def _serve(playing: Playing, _: Any, request: PageRequest, cache: Any, db: Any) -> None:
+def _serve(playing: NightState, _: Any, request: PageRequest, cache: Any, db: Any) -> None:
     trace, failure, said = cache.trace, "", None
     began = trace.clock()
     try:
@@ -214,16 +214,16 @@ def _serve(playing: Playing, _: Any, request: PageRequest, cache: Any, db: Any) 
         failure = " ".join(f"{type(error).__name__}: {error}".split())[:100]
     took = trace.clock() - began
     playing.answers.append(PageAnswer(request, said, failure, took))
-    told = f"ERROR 500, {failure}" if failure else f"200 {_brief(said)}"
+    told = f"ERROR 500, {failure}" if failure else f"200 {_abbreviated(said)}"
     trace.note(f"GET /{request.page}/{request.about} {told}, {say_seconds(took)}")
 
 
-def _brief(said: Any) -> str:
+def _abbreviated(said: Any) -> str:
     text = "not found" if said is None else str(said).replace(" ", "")
     return text if len(text) <= 24 else text[:21] + "..."
 
 
-def _deploy(playing: Playing, _: Any, cache: Any, db: Any) -> None:
+def _deploy(playing: NightState, _: Any, cache: Any, db: Any) -> None:
     """A new version goes live: it fills every product within half a second."""
     with slow("warm-up"):
         for number in range(1, SHOP.products + 1):
@@ -233,7 +233,7 @@ def _deploy(playing: Playing, _: Any, cache: Any, db: Any) -> None:
 
 
 def _reprice(
-    playing: Playing, _: Any, who: str, prices: dict[int, int], cache: Any, db: Any
+    playing: NightState, _: Any, who: str, prices: dict[int, int], cache: Any, db: Any
 ) -> None:
     cache.trace.note(f"INFO changing {len(prices)} prices: {', '.join(map(str, prices))}")
     try:
@@ -246,14 +246,14 @@ def _reprice(
     playing.truth[who] = {int(number): int(cents) for number, cents in now}
 
 
-def _sell(playing: Playing, _: Any, product: int, cache: Any, db: Any) -> None:
+def _sell(playing: NightState, _: Any, product: int, cache: Any, db: Any) -> None:
     with playing.writing():
         left = db._ask("SELECT stock FROM products WHERE id = ?", (product,))[0][0]
         db.update_product(product, stock=left - 1 if left else 50)
     playing.sold.append((cache.trace.clock(), product, left - 1 if left else 50))
 
 
-def _launch(playing: Playing, _: Any, cache: Any, db: Any) -> None:
+def _launch(playing: NightState, _: Any, cache: Any, db: Any) -> None:
     new = {"id": NEW, "name": "hall lamp 41", "category": "hall", "version": 1}
     with playing.writing(), db.session() as session:
         session.execute(sa.insert(Product).values(**new, price_cents=4_900, stock=30))
@@ -261,7 +261,7 @@ def _launch(playing: Playing, _: Any, cache: Any, db: Any) -> None:
     cache.trace.note(f"INFO product {NEW} is in the catalogue")
 
 
-# Playing -------------------------------------------------------------------------------------
+# Playing ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -376,8 +376,8 @@ def play(
     scenario = load(night) if isinstance(night, str) else night
     planted = planted_in(scenario, faults)
     parts = repaired(planted, fixes or {})
-    actors, playing = cast(scenario, parts)
-    with own_hashes(parts.values()):
+    actors, playing = actors_of(scenario, parts)
+    with hash_per_process(parts.values()):
         trace = stage.run(actors, wall_limit=WALL_SECONDS, **options(scenario))
     return judged(playing, trace, planted)
 
@@ -411,22 +411,22 @@ def repaired(planted: Iterable[str], fixes: Mapping[str, Part]) -> dict[str, Par
 # Was it right? -------------------------------------------------------------------------------
 
 
-def judged(playing: Playing, trace: stage.StageTrace, faults: tuple[str, ...]) -> Run:
+def judged(playing: NightState, trace: stage.StageTrace, faults: tuple[str, ...]) -> Run:
     """The run, with each answer held against what was true."""
-    truth = _Truth(playing, trace)
+    truth = _Oracle(playing, trace)
     answers = [
         PageAnswer(a.request, a.said, a.failure, a.took, wrong=not truth.allows(a))
         for a in playing.answers
     ]
     answers.sort(key=lambda answer: (answer.request.at, int(answer.request.who.split(" r")[1])))
     kept = Trace(clock=float, events=list(trace.events), exact=True)
-    return Run(playing.night, kept, answers, faults, playing.door.peak)
+    return Run(playing.night, kept, answers, faults, playing.connections.peak)
 
 
-class _Truth:
+class _Oracle:
     """What was true when: a history for each thing that changes."""
 
-    def __init__(self, playing: Playing, trace: Trace) -> None:
+    def __init__(self, playing: NightState, trace: Trace) -> None:
         self.history: dict[Any, list[tuple[float, Any]]] = {}
         first = {seeded[0]: seeded for seeded in _seeded()}
         for number, seeded in first.items():

@@ -45,7 +45,7 @@ def _salted(value: Any) -> bool:
 
 
 @contextmanager
-def own_hashes(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
+def hash_per_process(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
     """While this lasts, `hash` in the modules of these functions is that of the running pod."""
     spaces = {}
     for function in functions:
@@ -64,15 +64,15 @@ def own_hashes(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
 
 
 @dataclass
-class Door:
+class ConnectionLimit:
     """The server's side of the connections: how many are open, and how many there ever were."""
 
     open: int = 0
     peak: int = 0
 
     def wire(self, cache: Any) -> dict[str, Any]:
-        """What a redis-py pool needs to reach the cache of the stage, through this door."""
-        door, known = self, cache.store.pool
+        """What a redis-py pool needs to reach the cache of the stage, counted here."""
+        connections, known = self, cache.store.pool
 
         class PodConnection(known.connection_class):  # type: ignore[misc, name-defined]
             """A connection that the server may refuse."""
@@ -82,10 +82,10 @@ class Door:
 
             def connect(self) -> None:
                 if not self.counted:
-                    if door.open >= MOST_CLIENTS:
+                    if connections.open >= MOST_CLIENTS:
                         raise redis.ConnectionError("max number of clients reached")
-                    door.open += 1
-                    door.peak = max(door.peak, door.open)
+                    connections.open += 1
+                    connections.peak = max(connections.peak, connections.open)
                     self.counted = True
                 super().connect()
 
@@ -108,7 +108,7 @@ class Door:
             def disconnect(self, *args: Any, **more: Any) -> None:
                 if self.counted:
                     self.counted = False
-                    door.open -= 1
+                    connections.open -= 1
                 super().disconnect(*args, **more)
 
         return {"connection_class": PodConnection, **known.connection_kwargs}

@@ -40,7 +40,7 @@ class Surge:
 
 
 @dataclass(frozen=True)
-class Good:
+class Targets:
     """What is good enough: at most so many wrong answers, slow answers and queries."""
 
     wrong: int
@@ -73,7 +73,7 @@ class Scenario:
     launch_at: float | None
     restart_every: float | None
     slots: int
-    good: Good
+    good: Targets
 
     def time_of_day(self, seconds: float, places: int = 0) -> str:
         """What the clock on the wall says after so many seconds: '03:14:07'."""
@@ -165,12 +165,12 @@ def scenario(data: dict[str, Any], name: str = "scenario", file: str = "scenario
         bursts=tuple(Surge(float(b["at"]), b["customers"], b["page"]) for b in _bursts(traffic)),
         price_jobs=tuple(sorted(map(float, events.get("price_jobs", [])))),
         stock_every=float(events.get("stock_every", 0)),
-        launch_at=_maybe(events.get("launch_at")),
-        restart_every=_maybe(events.get("restart_every")),
+        launch_at=_optional(events.get("launch_at")),
+        restart_every=_optional(events.get("restart_every")),
         slots=data["database"]["slots"],
-        good=Good(**data["good"]),
+        good=Targets(**data["good"]),
     )
-    for complaint in _does_not_go_together(made):
+    for complaint in _cross_field_errors(made):
         raise IncidentError(f"{file}: {complaint}.")
     return made
 
@@ -180,11 +180,11 @@ def _bursts(traffic: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _maybe(value: Any) -> float | None:
+def _optional(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _does_not_go_together(made: Scenario) -> Iterator[str]:
+def _cross_field_errors(made: Scenario) -> Iterator[str]:
     """What no single value shows."""
     if not made.mix:
         yield "traffic.mix gives every page a weight of 0; at least one must be above it"

@@ -42,7 +42,7 @@ from cachelab.stage.world import Actors
 
 __all__ = [
     "Exercise",
-    "Over",
+    "JudgingEnded",
     "Trial",
     "TrialWorld",
     "another_process",
@@ -55,7 +55,7 @@ __all__ = [
 RESERVE = 2.0
 
 
-class Over(BaseException):
+class JudgingEnded(BaseException):
     """Ends the judging with a verdict. Not an Exception: no judge catches it by mistake."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -214,7 +214,9 @@ class Trial:
     def _end(
         self, outcome: Outcome, summary: str, hint: str = "", trace: Trace | None = None
     ) -> NoReturn:
-        raise Over(Verdict(outcome, summary, hint, _frozen(trace), exercise=self.exercise.id))
+        raise JudgingEnded(
+            Verdict(outcome, summary, hint, _frozen(trace), exercise=self.exercise.id)
+        )
 
 
 def judge(exercise: Exercise, answer: Any) -> Verdict:
@@ -243,8 +245,8 @@ def _judged(exercise: Exercise, answer: Any, trial: Trial) -> Verdict:
     try:
         with limited(CHECK_SECONDS - RESERVE / 2):
             result = exercise.judge(answer, trial)
-    except Over as over:
-        return over.verdict
+    except JudgingEnded as ended:
+        return ended.verdict
     except OutOfTime:
         return Verdict("failed", f"Judging {name} took longer than {_all_seconds():g} s.")
     except (Exception, SystemExit) as error:

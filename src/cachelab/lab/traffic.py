@@ -122,7 +122,7 @@ def burst(
         return _in_processes(lab, reader, readers, processes, over)
     with lab.record() as trace:
         crowd = _Crowd(reader, lab.cache, lab.db, range(readers), range(readers), over)
-        with crowd.at_the_door():
+        with crowd.held_origin():
             crowd.go()
             crowd.wait_until_asked()
             crowd.open()
@@ -140,7 +140,7 @@ class _Crowd:
         self.trace, self.over = db.trace, over
         self.ended: dict[int, tuple[Any, str, float]] = {}
         self._before = len(self.trace)
-        self._door, self._barrier = threading.Event(), threading.Barrier(len(numbers) + 1)
+        self._answering, self._barrier = threading.Event(), threading.Barrier(len(numbers) + 1)
         self._opened = 0.0
         self._threads = [
             threading.Thread(
@@ -164,11 +164,11 @@ class _Crowd:
         self.ended[number] = (answer, error, time.monotonic() - began)
 
     @contextlib.contextmanager
-    def at_the_door(self) -> Iterator[None]:
+    def held_origin(self) -> Iterator[None]:
         """While this lasts, a statement waits until `open`."""
 
         def wait(*_: Any) -> None:
-            self._door.wait(WALL_SECONDS)
+            self._answering.wait(WALL_SECONDS)
 
         if self.over:
             self.open()
@@ -200,9 +200,9 @@ class _Crowd:
 
     def open(self) -> None:
         """The database answers from now on."""
-        if not self._door.is_set():
+        if not self._answering.is_set():
             self._opened = time.monotonic()
-            self._door.set()
+            self._answering.set()
 
     def wait(self) -> None:
         """Until the last has its answer."""
@@ -238,18 +238,18 @@ def _in_processes(lab: Lab, reader: Reader, readers: int, processes: int, over: 
         )
     if sys.platform == "win32":
         raise TrafficError("Processes share the database's slots by file locks, not on Windows.")
-    luggage = {**_luggage(lab, reader), "readers": readers, "over": over}
+    config = {**_child_config(lab, reader), "readers": readers, "over": over}
     edges = [number * readers // processes for number in range(processes + 1)]
     with _folder(lab) as folder, _children(processes, folder) as children:
         for child, first, last in zip(children, edges, edges[1:], strict=False):
-            _tell(child.stdin, {**luggage, "slots": str(folder), "first": first, "last": last})
+            _send(child.stdin, {**config, "slots": str(folder), "first": first, "last": last})
         for heard, told in (("ready", "go"), ("asked", "open")):
             for child in children:
-                _hear(child, heard, folder)
+                _receive(child, heard, folder)
             opened = lab.trace.clock()
             for child in children:
-                _tell(child.stdin, told)
-        reports = [_hear(child, "report", folder) for child in children]
+                _send(child.stdin, told)
+        reports = [_receive(child, "report", folder) for child in children]
     with lab.record() as trace:
         shift = lab.trace.clock() - time.time()  # the children tell the time of day
         events = [Event(**event) for report in reports for event in report["events"]]
@@ -265,7 +265,7 @@ def _in_processes(lab: Lab, reader: Reader, readers: int, processes: int, over: 
     return together
 
 
-def _luggage(lab: Lab, reader: Reader) -> dict[str, Any]:
+def _child_config(lab: Lab, reader: Reader) -> dict[str, Any]:
     """What another process needs to read as this one does, as JSON can hold it."""
     pool = lab.cache.connection_pool
     options = pool.connection_kwargs.items()
@@ -293,17 +293,17 @@ def _folder(lab: Lab) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _children(count: int, folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
-    """New Python processes that wait for their luggage, and are gone afterwards."""
+    """New Python processes that wait for their config, and are gone afterwards."""
     children: list[subprocess.Popen[str]] = []
     try:
         for number in range(count):
-            with (folder / f"{number}.err").open("w") as last_words:
+            with (folder / f"{number}.err").open("w") as errors:
                 children.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "cachelab.lab.traffic"],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
-                        stderr=last_words,
+                        stderr=errors,
                         text=True,
                         start_new_session=True,  # a Ctrl-C is for us; we end them
                     )
@@ -318,14 +318,14 @@ def _children(count: int, folder: Path) -> Iterator[list[subprocess.Popen[str]]]
                     pipe.close()  # type: ignore[union-attr]
 
 
-def _tell(pipe: IO[str] | None, what: Any) -> None:
+def _send(pipe: IO[str] | None, what: Any) -> None:
     assert pipe is not None
-    with contextlib.suppress(BrokenPipeError):  # what became of it is found out by `_hear`
+    with contextlib.suppress(BrokenPipeError):  # what became of it is found out by `_receive`
         pipe.write(json.dumps(what) + "\n")
         pipe.flush()
 
 
-def _hear(child: subprocess.Popen[str], word: str, folder: Path) -> Any:
+def _receive(child: subprocess.Popen[str], word: str, folder: Path) -> Any:
     """What a child says under `word`; TrafficError when it ends instead, with its last words."""
     assert child.stdout is not None
     overdue = threading.Timer(WALL_SECONDS, child.kill)
@@ -433,19 +433,19 @@ class SharedSlots:
         self._here.release()
 
 
-def _database(luggage: dict[str, Any]) -> sa.Engine:
-    url = sa.make_url(luggage["database"])
+def _database(config: dict[str, Any]) -> sa.Engine:
+    url = sa.make_url(config["database"])
     if url.get_backend_name() == "sqlite":
         return open_sqlite(Path(url.database or ""))
     return connect_postgresql(url)
 
 
-def _cache(luggage: dict[str, Any], trace: Trace) -> Cache:
-    options = luggage["connection"]
-    tcp = connections.TlsConnection if luggage["tls"] else connections.TcpConnection
+def _cache(config: dict[str, Any], trace: Trace) -> Cache:
+    options = config["connection"]
+    tcp = connections.TlsConnection if config["tls"] else connections.TcpConnection
     kind = connections.UnixConnection if "path" in options else tcp
     pool: BlockingConnectionPool = connections.pool(kind, options)
-    prefix = luggage["prefix"]
+    prefix = config["prefix"]
     return Cache(
         connection_pool=pool,
         trace=trace,
@@ -457,7 +457,7 @@ def _child() -> None:
     """Read with one share of the readers; the parent says when."""
     says = sys.stdout
     sys.stdout = sys.stderr  # what a reader prints must not be taken for a report
-    luggage = json.loads(sys.stdin.readline())
+    config = json.loads(sys.stdin.readline())
     words: dict[str, threading.Event] = {"go": threading.Event(), "open": threading.Event()}
 
     def listen() -> None:
@@ -468,23 +468,23 @@ def _child() -> None:
     threading.Thread(target=listen, daemon=True).start()
     trace = Trace(clock=time.time)
     space: dict[str, Any] = {"__name__": "readers"}
-    exec(compile(luggage["source"], "<reader>", "exec"), space)
+    exec(compile(config["source"], "<reader>", "exec"), space)
     db = Origin(
-        _database(luggage),
+        _database(config),
         trace,
-        latency=luggage["latency"],
-        capacity=luggage["capacity"],
-        slots=lambda count: SharedSlots(count, Path(luggage["slots"])),
+        latency=config["latency"],
+        capacity=config["capacity"],
+        slots=lambda count: SharedSlots(count, Path(config["slots"])),
     )
-    numbers, everybody = range(luggage["first"], luggage["last"]), range(luggage["readers"])
-    cache, reader = _cache(luggage, trace), space[luggage["reader"]]
-    crowd = _Crowd(reader, cache, db, numbers, everybody, luggage["over"])
-    with crowd.at_the_door():
-        _tell(says, {"ready": True})
+    numbers, everybody = range(config["first"], config["last"]), range(config["readers"])
+    cache, reader = _cache(config, trace), space[config["reader"]]
+    crowd = _Crowd(reader, cache, db, numbers, everybody, config["over"])
+    with crowd.held_origin():
+        _send(says, {"ready": True})
         words["go"].wait()
         crowd.go()
         crowd.wait_until_asked()
-        _tell(says, {"asked": True})
+        _send(says, {"asked": True})
         words["open"].wait()
         crowd.open()
         crowd.wait()
@@ -496,7 +496,7 @@ def _child() -> None:
             {name: getattr(event, name) for name in Event.__slots__} for event in trace.events
         ],
     }
-    _tell(says, {"report": report})
+    _send(says, {"report": report})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Clock = Callable[[], float]  # seconds
 
 
 class LocalCache:
-    """At most `room` values, none older than `ttl` s; the least recently used goes first.
+    """At most `maxsize` values, none older than `ttl` s; the least recently used goes first.
 
     Of all threads that miss a key one loads it and the others wait; if that load fails,
     the error is its caller's and the next one tries. Age counts from the start of the load;
@@ -20,10 +20,10 @@ class LocalCache:
     bytes. It knows nothing of other processes: each has its own, and has to be told.
     """
 
-    def __init__(self, room: int, ttl: float, clock: Clock = time.monotonic) -> None:
-        if room < 1 or not ttl > 0:
-            raise ValueError(f"room is 1 or more and ttl above 0 s; got {room} and {ttl}.")
-        self._room, self._ttl, self._clock = room, ttl, clock
+    def __init__(self, maxsize: int, ttl: float, clock: Clock = time.monotonic) -> None:
+        if maxsize < 1 or not ttl > 0:
+            raise ValueError(f"maxsize is 1 or more and ttl above 0 s; got {maxsize} and {ttl}.")
+        self._maxsize, self._ttl, self._clock = maxsize, ttl, clock
         self._kept: OrderedDict[Hashable, tuple[Any, float]] = OrderedDict()  # value, end
         self._loading: dict[Hashable, object] = {}  # key -> whose load may be kept
         self._changed = threading.Condition()
@@ -48,7 +48,7 @@ class LocalCache:
                 if self._loading.get(key) is mine:  # else it was forgotten
                     self._kept[key] = value, until
                     self._kept.move_to_end(key)
-                    if len(self._kept) > self._room:
+                    if len(self._kept) > self._maxsize:
                         self._kept.popitem(last=False)
             return value
         finally:

@@ -23,7 +23,7 @@ Copy = tuple[Any, float, list[str]]  # value; fresh until (s since the epoch); m
 
 # One script is one step for everybody else. The lock is a lease as well: who lost it, because it
 # expired or because somebody deleted the key meanwhile, may have loaded an old row.
-SETTLE = """
+STORE_IF_OURS = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return redis.call('PEXPIRE', KEYS[2], ARGV[4])
@@ -96,8 +96,8 @@ class ProductionCache:
         self.metrics = Counter[str]()
         self.breaker = Breaker(self.failures, self.rest, self.metrics)
         self._slots, self._lock = threading.BoundedSemaphore(self.origin_slots), threading.Lock()
-        self._flights: dict[str, Future[str]] = {}
-        self._owed: list[tuple[Any, ...]] = []  # what the cache must hear first when it is back
+        self._loads: dict[str, Future[str]] = {}
+        self._pending: list[tuple[Any, ...]] = []  # what the cache must hear first when it is back
 
     def get(
         self, key: str, load: Load, ttl: float, *, stale: float = 0, tags: Sequence[str] = ()
@@ -112,18 +112,18 @@ class ProductionCache:
         if not 0 < ttl <= ttl + stale <= LONGEST:
             raise ValueError(f"ttl {ttl} and stale {stale}: seconds, together up to {LONGEST}.")
         name = f"{self.name}:v{self.version}:{key}"
-        copy = self._look(name, tags)
+        copy = self._lookup(name, tags)
         past = time.time() - copy[1] if copy else LONGEST  # seconds since its TTL was over
         self.metrics["hits" if past < 0 else "stale" if past < stale else "misses"] += 1
         if copy and past < 0:
             return copy[0]
-        flight = self._flight(name, load, ttl, stale, tags)
+        future = self._shared_load(name, load, ttl, stale, tags)
         if copy and past < stale:
             return copy[0]
         try:
-            return json.loads(flight.result(self.budget))[0]
+            return json.loads(future.result(self.budget))[0]
         except TimeoutError:
-            if flight.done():
+            if future.done():
                 raise  # it is the load's own
             raise Busy(f"{name} was not loaded within {self.budget:g} s") from None
 
@@ -133,25 +133,25 @@ class ProductionCache:
         Fills that are under way are void. A cache that is down hears of it first when it is back.
         """
         names = [f"{self.name}:v{self.version}:{key}" for key in keys]
-        return self._tell("DEL", *names, *(f"lock:{name}" for name in names))
+        return self._send("DEL", *names, *(f"lock:{name}" for name in names))
 
     def forget_tag(self, tag: str) -> bool:
         """Forget every copy with this tag, of any name: one command, however many there are."""
-        return self._tell("SET", f"tag:{tag}", uuid.uuid4().hex, "EX", LONGEST)
+        return self._send("SET", f"tag:{tag}", uuid.uuid4().hex, "EX", LONGEST)
 
-    def _look(self, name: str, tags: Sequence[str]) -> Copy | None:
+    def _lookup(self, name: str, tags: Sequence[str]) -> Copy | None:
         """The copy that the cache has, fresh or not; None also if either of them is broken."""
         if not self.breaker.allows():
             return None
-        owed, self._owed = (self._owed, []) if self._owed else ([], self._owed)
-        if False in [self._tell(*command) for command in owed]:
+        pending, self._pending = (self._pending, []) if self._pending else ([], self._pending)
+        if False in [self._send(*command) for command in pending]:
             return None
         try:
-            return self._ask(name, tags)[0]
+            return self._fetch(name, tags)[0]
         except redis.RedisError as error:
             return self.breaker.failed(error) or None
 
-    def _ask(self, name: str, tags: Sequence[str]) -> tuple[Copy | None, list[str]]:
+    def _fetch(self, name: str, tags: Sequence[str]) -> tuple[Copy | None, list[str]]:
         """In one trip: the copy, if it can be used, and the marks that its tags have now."""
         names = [name, *(f"tag:{tag}" for tag in tags)]
         reply = self.client.execute_command("MGET" if tags else "GET", *names, NEVER_DECODE=True)
@@ -167,31 +167,31 @@ class ProductionCache:
             self.metrics["corrupt"] += 1
             return None, marks
 
-    def _tell(self, *command: Any) -> bool:
+    def _send(self, *command: Any) -> bool:
         """Send this, also when the breaker is open; what does not arrive is kept for later."""
         try:
             self.client.execute_command(*command)
             return True
         except redis.RedisError as error:
-            self._owed.append(command)
+            self._pending.append(command)
             log.error("stale until the cache is back: %s", command[1])
             return self.breaker.failed(error)
         finally:
             with self._lock:
-                self._flights.clear()  # who comes from now on must not join a load from before
+                self._loads.clear()  # who comes from now on must not join a load from before
 
-    def _flight(self, name: str, *how: Any) -> Future[str]:
+    def _shared_load(self, name: str, *how: Any) -> Future[str]:
         """The load of `name` that is under way in this process, or a new one."""
         with self._lock:
-            if flight := self._flights.get(name):
+            if future := self._loads.get(name):
                 self.metrics["shared"] += 1
-                return flight
-            flight = Future()
-            threading.Thread(target=self._fly, args=(flight, name, *how), daemon=True).start()
-            self._flights[name] = flight
-            return flight
+                return future
+            future = Future()
+            threading.Thread(target=self._run_load, args=(future, name, *how), daemon=True).start()
+            self._loads[name] = future
+            return future
 
-    def _fly(self, flight: Future[str], name: str, *how: Any) -> None:
+    def _run_load(self, future: Future[str], name: str, *how: Any) -> None:
         end: Any = RuntimeError(f"the load of {name} was stopped")
         try:
             end = self._fill(name, *how)
@@ -199,9 +199,9 @@ class ProductionCache:
             end = error
         finally:
             with self._lock:
-                if self._flights.get(name) is flight:
-                    del self._flights[name]
-            (flight.set_result if isinstance(end, str) else flight.set_exception)(end)
+                if self._loads.get(name) is future:
+                    del self._loads[name]
+            (future.set_result if isinstance(end, str) else future.set_exception)(end)
 
     def _fill(self, name: str, load: Load, ttl: float, stale: float, tags: Sequence[str]) -> str:
         """A fresh copy, as text: from whoever has the lock, or loaded by us and stored."""
@@ -210,9 +210,9 @@ class ProductionCache:
         try:
             while self.breaker.allows():
                 mine = bool(self.client.set(lock, token, nx=True, px=int(self.hold * 1000)))
-                copy, marks = self._ask(name, tags)  # again: the last holder may have filled it
+                copy, marks = self._fetch(name, tags)  # again: the last holder may have filled it
                 if copy and time.time() < copy[1]:
-                    self._settle(name, token if mine else "", "", 0, 0)
+                    self._store_and_unlock(name, token if mine else "", "", 0, 0)
                     return json.dumps(copy)
                 if mine:
                     break
@@ -222,9 +222,9 @@ class ProductionCache:
                 pause = min(2 * pause, 0.2)
         except redis.RedisError as error:
             self.breaker.failed(error)
-            self._owed.append(("DEL", lock))  # it may be ours, and only the answer was lost
+            self._pending.append(("DEL", lock))  # it may be ours, and only the answer was lost
             mine = False
-        began = time.time()
+        began, held = time.time(), token if mine else ""
         self.metrics["loads"] += 1
         try:
             with self._slots:
@@ -233,18 +233,18 @@ class ProductionCache:
             text = json.dumps([value, began + life, marks])
         except BaseException:
             self.metrics["load_errors"] += 1
-            self._settle(name, token if mine else "", "", 0, int(self.rest * 1000) if copy else 0)
+            self._store_and_unlock(name, held, "", 0, int(self.rest * 1000) if copy else 0)
             raise
         keep = life - (time.time() - began) + (0 if value is None else stale)
-        self._settle(name, token if mine else "", text, int(keep * 1000), 0)
+        self._store_and_unlock(name, held, text, int(keep * 1000), 0)
         return text
 
-    def _settle(self, name: str, token: str, text: str, keep: int, rest: int) -> None:
+    def _store_and_unlock(self, name: str, token: str, text: str, keep: int, rest: int) -> None:
         """Store the text for `keep` ms, and leave the lock in `rest` ms, if it is still ours."""
         if not token:
             return
         try:
-            ours = self.client.eval(SETTLE, 2, name, f"lock:{name}", token, text, keep, rest)
+            ours = self.client.eval(STORE_IF_OURS, 2, name, f"lock:{name}", token, text, keep, rest)
             self.metrics["voided" if not ours else "fills" if keep > 0 else "unfilled"] += 1
         except redis.RedisError as error:
             self.breaker.failed(error)

@@ -15,7 +15,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[str, Future[Any]] = {}
+        self._loads: dict[str, Future[Any]] = {}
 
     def do(self, key: str, call: Callable[[], Any]) -> Any:
         """What `call()` gives, or a call for `key` that is already under way.
@@ -23,28 +23,28 @@ class SingleFlight:
         All get the same object, so do not change it. All get its error, too.
         """
         with self._lock:
-            flight = self._flights.get(key)
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key] = Future()
+            future = self._loads.get(key)
+            leads = future is None
+            if future is None:
+                future = self._loads[key] = Future()
         if not leads:
-            return flight.result()
+            return future.result()
         try:
             value = call()
         except BaseException as error:
-            self._land(key)
+            self._finish(key)
             if not isinstance(error, Exception):  # a Ctrl-C is for the leader alone
-                flight.set_exception(RuntimeError(f"{key}: the load was stopped"))
+                future.set_exception(RuntimeError(f"{key}: the load was stopped"))
             else:
-                flight.set_exception(error)
+                future.set_exception(error)
             raise
-        self._land(key)
-        flight.set_result(value)
+        self._finish(key)
+        future.set_result(value)
         return value
 
-    def _land(self, key: str) -> None:
+    def _finish(self, key: str) -> None:
         with self._lock:
-            del self._flights[key]
+            del self._loads[key]
 
 
 _of_this_process = SingleFlight()

@@ -217,7 +217,7 @@ class _Run:
             ) from None
         if self._guard is None:
             self._guard = Guard()
-            self._furnish(self._guard.folder)
+            self._create_folders(self._guard.folder)
         folder = self._guard.folder
         label = secrets.token_hex(2)
         file = str(folder / f"kernel-{label}.json")
@@ -241,7 +241,7 @@ class _Run:
                 break
             except RuntimeError:
                 if self._is_dead() or time.monotonic() > deadline:
-                    said = f"No kernel could be started: {self._last_words()}."
+                    said = f"No kernel could be started: {self._last_log_lines()}."
                     raise CannotJudge(said) from None
 
         raised = self._execute(
@@ -260,7 +260,7 @@ class _Run:
         assert self._guard is not None
         return self._guard.folder / "work"
 
-    def _furnish(self, folder: Path) -> None:
+    def _create_folders(self, folder: Path) -> None:
         """Make the submission's folders; the shop is seeded here, by nobody's code but ours."""
         for name in ("home", "tmp", "private"):
             (self._work / name).mkdir(parents=True)
@@ -414,7 +414,7 @@ class _Run:
             self._client.stop_channels()
             self._client = None
 
-    def _last_words(self) -> str:
+    def _last_log_lines(self) -> str:
         assert self._guard is not None
         log = self._guard.folder / "kernel.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
