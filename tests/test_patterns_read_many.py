@@ -14,7 +14,7 @@ from dogpile.cache import make_region
 from worlds import World, world
 
 from cachelab import stage
-from cachelab.cache.fake import ExactConnection
+from cachelab.cache.exact import ExactConnection
 from cachelab.origin import Product
 from cachelab.patterns import read_many
 

@@ -175,9 +175,8 @@ LOG, GROUP = "users:log", "invalidation"
 
 
 def entries(reply):
-    """The list of (id, fields) in an answer of XREADGROUP, in either protocol of Redis."""
-    found = dict(reply or {}).get(LOG, [])
-    return found[0] if found and isinstance(found[0], list) else found
+    """The list of (id, fields) in an answer of XREADGROUP."""
+    return dict(reply).get(LOG, [])
 
 
 # %% exercise="09_invalidation.consume"

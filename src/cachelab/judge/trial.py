@@ -180,6 +180,8 @@ class Trial:
             self.printed.append(ended.printed)
         if isinstance(ended.error, stage.Stuck):
             self.fail(str(ended.error), trace=ended.error.trace)
+        if isinstance(ended.error, stage.Refused):
+            self.nothing_proved(str(ended.error))
         if isinstance(ended.error, ValueError) and ended.where is None:
             raise ended.error  # the judge asked the stage for something that makes no sense
         if ended.error is not None or ended.how != "returned":
@@ -230,6 +232,9 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
     trial = Trial(exercise)
     try:
         verdict = _judged(exercise, answer, trial)
+        limits = [limit for world in trial.worlds for limit in world.missed]
+        if limits and verdict.outcome != "not attempted":  # what came of it is no fault of theirs
+            verdict = Verdict("proved nothing", limits[0], counterexample=verdict.counterexample)
     finally:
         with contextlib.suppress(Exception):  # the answer may have broken what it was given
             trial.close()

@@ -190,6 +190,11 @@ class TrialWorld:
         return float(self._fake.dbs[0].time)
 
     @property
+    def missed(self) -> list[str]:
+        """Commands asked of the cache that it has not, each as a sentence: limits of ours."""
+        return list(self._fake.missed)
+
+    @property
     def _fake(self) -> Any:
         # What is cut is the network, not the server: `server.restart()` would empty it.
         return self.server.backend

@@ -9,16 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import redis
-from fakeredis import FakeServer
-from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError
 from fakeredis._socket._resp import extract_command
+from redis.maint_notifications import MaintNotificationsConfig
 
 from cachelab.cache.client import Cache
-from cachelab.cache.fake import ExactConnection, ExactSocket
+from cachelab.cache.exact import ExactConnection, ExactServer, ExactSocket
 from cachelab.cache.keyspace import commands, key_positions
 from cachelab.stage.context import Context
-from cachelab.stage.scheduler import Label, current
+from cachelab.stage.scheduler import Label, Refused, current
 
 
 def _words(text: str) -> frozenset[str]:
@@ -70,13 +69,6 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-class _Keys(Database):
-    """A database of fakeredis that compares times to the millisecond, as a server does."""
-
-    def expired(self, item: Any) -> bool:
-        return item.expireat is not None and round(item.expireat * 1e3) < round(self.time * 1e3)
-
-
 class _Ordered(dict[Any, None]):
     """A set that keeps its order: which subscriber hears first must not depend on addresses."""
 
@@ -96,9 +88,18 @@ class _Ordered(dict[Any, None]):
 class _Socket(ExactSocket):
     """A socket of fakeredis that can answer a command at once, without a queue between."""
 
+    place = "on the stage"
+
+    def _decode_result(self, result: Any) -> Any:
+        missed, task = self._server.missed, current()
+        if missed and task is not None:  # a limit of ours ends the run, whatever comes of the error
+            refused = Refused(missed.pop())
+            task.scheduler.fail(task, refused)
+        return super()._decode_result(result)
+
     def direct(self, fields: list[bytes]) -> Any:
         """One command outside of transactions and subscriptions: what `_process_command` does."""
-        server = self._server
+        server, self.asked = self._server, fields
         name, arguments = extract_command(fields)
         try:
             function, signature = self._name_to_func(name)
@@ -117,6 +118,7 @@ class StageConnection(ExactConnection):
     """What pipelines and subscribers send over: each write is one switch point."""
 
     _ready = False
+    socket_class = _Socket
 
     @property
     def store(self) -> Store:
@@ -174,10 +176,8 @@ class Store:
 
     def __init__(self, world: Context) -> None:
         self.world = world
-        self.server = FakeServer(version=(7, 4))
+        self.server = ExactServer()
         self.server.store = self  # type: ignore[attr-defined]
-        lock = self.server.lock
-        self.server.dbs = defaultdict(lambda: _Keys(lock))
         for name in ("subscribers", "psubscribers", "ssubscribers"):
             setattr(self.server, name, defaultdict(_Ordered))
         self.idle: list[_Socket] = []
@@ -188,8 +188,8 @@ class Store:
         self.pool = redis.ConnectionPool(
             connection_class=StageConnection,
             server=self.server,
-            decode_responses=True,
-            protocol=3,
+            decode_responses=True,  # and no protocol: replies in the shapes of a live client
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
             max_connections=100_000,
             client_class=redis.Redis,
         )
@@ -297,6 +297,8 @@ class Store:
                 keys[key] = copy.deepcopy(item)
         server.script_cache.clear()
         server.script_cache.update(self._scripts)
+        server.config.clear()
+        server.missed.clear()
         for registry in (server.subscribers, server.psubscribers, server.ssubscribers):
             registry.clear()
         if len(self.pool._available_connections) or self.pool._in_use_connections:
