@@ -18,6 +18,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "builder"
 LAB = "labs/90_first.ipynb"
 SOLUTION = "solutions/90_first.ipynb"
 NOTEBOOK = "notebooks/90_first.ipynb"
+CATALOGUE = "src/cachelab/exercises/catalogue.json"
 PRODUCTS = (NOTEBOOK, LAB, SOLUTION)
 
 
@@ -49,6 +50,11 @@ def change_source(root: Path, name: str, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
+
+
+def entries(root: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((root / CATALOGUE).read_text(encoding="utf-8"))
+    return found
 
 
 def said_by_check(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -128,6 +134,82 @@ def test_names_limit_what_is_built(root: Path) -> None:
     assert main(["--root", str(root), "91_second"]) == 0
     assert (root / "labs/91_second.ipynb").exists()
     assert not (root / LAB).exists()
+
+
+def test_the_catalogue_says_of_each_exercise_what_stands_in_its_lab(built: Path) -> None:
+    first, second = entries(built)
+    assert first == {
+        "id": "90_first.read",
+        "title": "Write a number",
+        "function": "read",
+        "signature": "read(key)",
+        "minutes": 3,
+        "hints": ["Where is the number?", "In `origin`.", "Look it up, and add one."],
+    }
+    assert (second["id"], second["minutes"]) == ("90_first.both", 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("minutes=3", "minutes=5", "has another minutes of 90_first.read"),
+        ("def read(key)", "def read(key, default=None)", "another signature of 90_first.read"),
+        ("def both(", "def two(", "has another function, signature of 90_first.both"),
+        ("# # Write a number", "# # Read a number", "has another title of 90_first.read"),
+        ("# # Write a number", "# # One\n#\n# ## 2. Two", "has another title of 90_first.read"),
+        ("# In `origin`.", "# In the\n# `origin`.", "has another hints of 90_first.read"),
+    ],
+)
+def test_a_fact_that_changes_in_a_lab_is_named_in_the_catalogue(
+    root: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    change_source(root, "labs/90_first.py", old, new)
+    line = f"{said} [source: content/labs/90_first.py]; run `make notebooks`."
+    assert line in said_by_check(root, capsys)
+
+
+def test_hints_and_minutes_are_in_the_catalogue_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(builder, "execute", fail)
+    before = texts(root)
+    change_source(root, "labs/90_first.py", "minutes=3", "minutes=5")
+    change_source(root, "labs/90_first.py", "# In `origin`.", "# In the origin, a dict.")
+    assert build(root, say=quiet) == []
+    assert texts(root) == before
+    assert entries(root)[0]["hints"][1] == "In the origin, a dict."
+    assert check(root) == []
+    for name in PRODUCTS:
+        assert b"hint" not in before[name]
+        assert b"minutes" not in before[name]
+
+
+def test_a_catalogue_that_was_edited_or_whose_lab_is_gone_is_named_and_made_anew(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = (root / CATALOGUE).read_bytes()
+    other = (root / "content/labs/90_first.py").read_text().replace("90_first", "91_second")
+    for damaged, said in [
+        (made.replace(b"Look it up", b"Look"), "has another hints of 90_first.read"),
+        (made.replace(b"90_first.read", b"90_first.rid"), "has an exercise 90_first.rid"),
+        (made.replace(b"  ", b"    "), "was not written by the builder"),
+        (b"{", "lacks the exercise 90_first.both"),
+        (b"[7]", "lacks the exercise 90_first.both"),
+    ]:
+        (root / CATALOGUE).write_bytes(damaged)
+        assert f"{CATALOGUE}: {said}" in said_by_check(root, capsys)
+        assert build(root, say=quiet) == []
+        assert (root / CATALOGUE).read_bytes() == made
+    (root / "content/labs/91_second.py").write_text(other)
+    assert build(root, ["91_second"], say=quiet) == []
+    assert [entry["id"][:9] for entry in entries(root)] == ["90_first."] * 2 + ["91_second"] * 2
+    (root / "content/labs/91_second.py").unlink()
+    assert "has an exercise 91_second.read" in said_by_check(root, capsys)
+    build(root, say=quiet)
+    assert (root / CATALOGUE).read_bytes() == made
 
 
 def test_a_lab_has_stubs_and_neither_solutions_nor_outputs(built: Path) -> None:

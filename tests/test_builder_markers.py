@@ -19,7 +19,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "builder"
 LAB = "content/labs/90_first.py"
 NOTEBOOK = "content/notebooks/90_first.py"
 BEGIN, END = "    ### BEGIN SOLUTION\n", "    ### END SOLUTION\n"
-READ = '# %% exercise="90_first.read"\n'
+READ = '# %% exercise="90_first.read" minutes=3\n'
 
 
 @pytest.fixture
@@ -154,11 +154,11 @@ LAB_ERRORS = {
         0,
         "inside a string",
     ),
-    "exercise twice": ("90_first.both", "90_first.read", 6, "def both", -1, "already in cell 3"),
+    "exercise twice": ("90_first.both", "90_first.read", 9, "def both", -1, "already in cell 3"),
     "exercise on text": (
         '# %% [markdown] tags=["solution"]',
         '# %% [markdown] exercise="90_first.x"',
-        4,
+        7,
         "90_first.x",
         0,
         "belongs on a code cell",
@@ -174,7 +174,7 @@ LAB_ERRORS = {
     "stub does not compile": (
         "    ### BEGIN SOLUTION\n    numbers = [read(first), read(second)]\n",
         "    numbers = (\n    ### BEGIN SOLUTION\n    read(first), read(second))\n",
-        6,
+        9,
         "def both",
         -1,
         "With its solution taken out",
@@ -182,18 +182,18 @@ LAB_ERRORS = {
     "does not compile": (
         'print("both:"',
         'x = = 1\nprint("both:"',
-        7,
+        13,
         "x = = 1",
         0,
         "does not compile",
     ),
-    "unknown tag": ('tags=["solution"]', 'tags=["solutions"]', 4, "solutions", 0, "is unknown"),
-    "tag of code on text": ('tags=["solution"]', 'tags=["live"]', 4, '["live"]', 0, "code cells"),
+    "unknown tag": ('tags=["solution"]', 'tags=["solutions"]', 7, "solutions", 0, "is unknown"),
+    "tag of code on text": ('tags=["solution"]', 'tags=["live"]', 7, '["live"]', 0, "code cells"),
     "tags not a list": (
         'tags=["solution"]',
         'tags="solution"',
-        4,
-        "tags=",
+        7,
+        'tags="solution"',
         0,
         "cannot read this cell",
     ),
@@ -202,7 +202,7 @@ LAB_ERRORS = {
     "two titles": (
         "# The origin holds",
         "# # Another\n#\n# The origin holds",
-        4,
+        7,
         "# # Another",
         0,
         "second H1",
@@ -210,7 +210,7 @@ LAB_ERRORS = {
     "two titles, underlined": (
         "# The origin holds",
         "# Another\n# =====\n#\n# The origin holds",
-        4,
+        7,
         "# Another",
         0,
         "second H1",
@@ -224,21 +224,28 @@ LAB_ERRORS = {
         0,
         "first cell must be text",
     ),
-    "semicolon": ('"alice", "alice"))', '"alice", "alice"));', 7, '"alice"));', 0, "ends with `;`"),
+    "semicolon": (
+        '"alice", "alice"))',
+        '"alice", "alice"));',
+        13,
+        '"alice"));',
+        0,
+        "ends with `;`",
+    ),
     "semicolon before a comment": (
         '"alice", "alice"))',
         '"alice", "alice")) ; # quiet\n# really',
-        7,
+        13,
         "# really",
         0,
         "ends with `;`",
     ),
-    "old input": ('print("both:"', 'In[1]\nprint("both:"', 7, "In[1]", 0, "`In[`"),
-    "old output": ('print("both:"', 'Out[1]\nprint("both:"', 7, "Out[1]", 0, "`Out[`"),
+    "old input": ('print("both:"', 'In[1]\nprint("both:"', 13, "In[1]", 0, "`In[`"),
+    "old output": ('print("both:"', 'Out[1]\nprint("both:"', 13, "Out[1]", 0, "`Out[`"),
     "magic call": (
         'print("both:"',
         'get_ipython().magic("who")\nprint("both:"',
-        7,
+        13,
         "get_ipython",
         0,
         "get_ipython().magic",
@@ -252,6 +259,74 @@ LAB_ERRORS = {
         "x = 1",
         0,
         "before the first",
+    ),
+    "no minutes": (" minutes=3", "", 3, READ.split(" minutes")[0], 0, "has no minutes"),
+    "minutes of nothing": ("minutes=3", "minutes=0", 3, "minutes=0", 0, "has no minutes"),
+    "minutes as text": ("minutes=3", 'minutes="3"', 3, 'minutes="3"', 0, "has no minutes"),
+    "minutes elsewhere": (
+        "# %%\norigin",
+        "# %% minutes=3\norigin",
+        2,
+        "# %% minutes=3",
+        0,
+        "behind exercise=",
+    ),
+    "two functions": (
+        READ,
+        READ + "def other():\n    pass\n\n\n",
+        3,
+        "def other",
+        0,
+        "defines 2 functions",
+    ),
+    "no function": (
+        "def read(key):",
+        "class Read:\n  def read(key):",
+        3,
+        "class Read",
+        0,
+        "defines 0 functions",
+    ),
+    "two hints": (
+        '# %% [markdown] tags=["hint"]\n# In `origin`.\n\n',
+        "",
+        3,
+        READ,
+        0,
+        "has 2 hints, not 3",
+    ),
+    "four hints": (
+        "# In `origin`.",
+        '# In `origin`.\n\n# %% [markdown] tags=["hint"]\n# There.',
+        3,
+        READ,
+        0,
+        "has 4 hints, not 3",
+    ),
+    "an empty hint": ("# In `origin`.", "#", 5, "#\n\n# %% [markdown] tags", -1, "is empty"),
+    "the same hint twice": (
+        "# In `origin`.",
+        "# Where is the\n# number?",
+        5,
+        "# Where is the\n",
+        -1,
+        "says what another",
+    ),
+    "a hint elsewhere": (
+        "# %%\norigin",
+        '# %% [markdown] tags=["hint"]\n# Early.\n\n# %%\norigin',
+        2,
+        '# %% [markdown] tags=["hint"]',
+        0,
+        "right after the cell of its exercise",
+    ),
+    "a hint in code": (
+        '# %% [markdown] tags=["hint"]\n# In `origin`.',
+        '# %% tags=["hint"]\norigin',
+        5,
+        '# %% tags=["hint"]',
+        0,
+        "is for text cells",
     ),
 }
 
@@ -272,6 +347,11 @@ NOTEBOOK_ERRORS = {
     "misspelt marker": ('print("hits', '# begin solution\nprint("hits', "looks like a solution"),
     "exercise": ("# %%\nimport os", '# %% exercise="90_first.x"\nimport os', "content/labs"),
     "solution tag": ('tags=["live"]', 'tags=["solution"]', "belongs in content/labs"),
+    "hint tag": (
+        "# %% [markdown]\n# Predict",
+        '# %% [markdown] tags=["hint"]\n# Predict',
+        "belongs in content/labs",
+    ),
     "long cell": ('print("hits', "x = 1\n" * 15 + "\n\n" + 'print("hits', "17 lines"),
 }
 
@@ -398,7 +478,7 @@ def test_only_the_named_sources_are_read(root: Path) -> None:
 def test_a_region_becomes_one_stub_at_the_markers_indentation(root: Path) -> None:
     source, _ = read_source(root, root / LAB)
     assert source is not None
-    both = source.cells[5]
+    both = source.cells[8]
     assert stub(both).splitlines()[2:] == [
         '    raise NotImplementedError("90_first.both")',
         "    if not numbers:",

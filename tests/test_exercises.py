@@ -77,6 +77,14 @@ def test_an_unknown_exercise_gets_one_sentence_with_what_comes_close(asked, said
     assert raised.value._render_traceback_() == [f"UnknownExercise: {raised.value}"]
 
 
+def test_an_exercise_without_a_judge_gets_one_sentence_that_says_where_it_is_missed(monkeypatch):
+    find("90_throw_away.first")
+    monkeypatch.delattr("cachelab.exercises.lab_90_throw_away.judge_first")
+    said = r"^90_throw_away.first has no judge: write judge_first in \S+lab_90_throw_away.py\.$"
+    with pytest.raises(ValueError, match=said):
+        find("90_throw_away.first")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from tools import catalogue
 from tools.markers import Source, SourceError, printable, read_source, solution_lines
 from tools.notebook import (
     BUILDER,
@@ -30,6 +31,7 @@ from tools.notebook import (
     outputs_sha256,
     rooms,
     seal,
+    shown,
 )
 
 ROOMS = ("notebooks", "labs", "solutions")
@@ -95,6 +97,9 @@ def build(
     sources, errors, _ = read_sources(root, stems)
     if errors:
         return list(errors)
+    if any(catalogue.differences(root, sources)):  # first: the solutions are judged by it
+        _write(root / catalogue.CATALOGUE, catalogue.dumps(catalogue.made(root, sources)))
+        say(f"built      {catalogue.CATALOGUE}")
     failures: list[Problem | SourceError] = []
     for source in sources:
         for room in rooms(source):
@@ -105,7 +110,7 @@ def build(
             try:
                 kept = _build_one(root, source, room)
             except CellFailed as failure:
-                cell = source.cells[failure.number - 1] if failure.number else source.cells[0]
+                cell = shown(source)[max(0, failure.number - 1)]
                 left = "is left as it was" if (root / name).exists() else "was not written"
                 what = f"{failure.reason} ({name} {left})"
                 failures.append(SourceError(source.path, cell.number, cell.line, what))
@@ -118,21 +123,27 @@ def build(
 def _build_one(root: Path, source: Source, room: str) -> str | None:
     """Write one product; returns the name of the backup when a learner's lab stood there."""
     path = root / room / f"{source.stem}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)  # a kernel starts in it
     notebook = blank(source, room)
     if room != "labs":
         execute(notebook, path.parent, root)
         notebook = seal(notebook, source)
     kept = _keep_edited_lab(path) if room == "labs" else None
+    _write(path, dumps(notebook))
+    return kept
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in its place whole, or leave the one that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     half_written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        half_written.write_text(dumps(notebook), encoding="utf-8", newline="\n")
+        half_written.write_text(text, encoding="utf-8", newline="\n")
         half_written.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         half_written.unlink(missing_ok=True)
-    return kept
 
 
 def _keep_edited_lab(path: Path) -> str | None:
@@ -171,6 +182,8 @@ def check(root: Path, stems: Sequence[str] = ()) -> list[Problem | SourceError]:
     for source in sources:
         for room in rooms(source):
             problems += differences(root, source, room)
+    for what, stem in catalogue.differences(root, sources):
+        problems.append(Problem(catalogue.CATALOGUE, what, f"content/labs/{stem or '*'}.py"))
     if not stems:
         problems += _orphans(root, files)
     return problems
@@ -345,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(problems)} {noun}.", file=sys.stderr)
         return 1
     if options.check:
-        print("notebooks/, labs/ and solutions/ match content/.")
+        print("notebooks/, labs/, solutions/ and the catalogue match content/.")
     return 0
 
 

@@ -1,9 +1,11 @@
 """Read a py:percent source, find its solution regions, and say where what is wrong.
 
 A source is `content/notebooks/NN_slug.py` or `content/labs/NN_slug.py`. In a lab, an exercise is a
-code cell whose header says `exercise="NN_slug.name"`; in it, the lines between `### BEGIN SOLUTION`
-and `### END SOLUTION` are the solution. Whatever looks like a marker and is not exactly one is an
-error here, because a marker that is overlooked puts a solution into a learner's hands.
+code cell whose header says `exercise="NN_slug.name" minutes=8`; in it, the lines between
+`### BEGIN SOLUTION` and `### END SOLUTION` are the solution. Its title is the heading above it, and
+right after it come its three hints, text cells with `tags=["hint"]`. Whatever looks like a marker
+and is not exactly one is an error here, because a marker that is overlooked puts a solution into a
+learner's hands.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -16,7 +18,7 @@ import io
 import re
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,17 @@ from typing import Any
 import jupytext
 from IPython.core.inputtransformer2 import TransformerManager
 
-KNOWN_TAGS = ("solution", "live", "sqlite", "widget", "nbval-ignore-output", "raises-exception")
+KNOWN_TAGS = (
+    "solution",
+    "hint",
+    "live",
+    "sqlite",
+    "widget",
+    "nbval-ignore-output",
+    "raises-exception",
+)
 LONGEST_CODE_CELL = 15
+HINTS = 3  # of each exercise
 SHORTEST_LEAK = 9  # characters: `return x` may stand anywhere
 
 _BEGIN = re.compile(r"[ \t]*### BEGIN SOLUTION")
@@ -61,6 +72,12 @@ class Cell:
     first: int
     tags: tuple[str, ...] = ()
     exercise: str | None = None
+    minutes: int | None = None
+
+    @property
+    def is_hint(self) -> bool:
+        """Whether the cell is in the catalogue alone, and in no notebook."""
+        return "hint" in self.tags
 
     @property
     def is_solution(self) -> bool:
@@ -70,7 +87,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Source:
-    """One source file: `room` is "notebooks" or "labs", `path` is relative to the root."""
+    """One source file: `room` is "notebooks" or "labs", `path` is relative to the root.
+
+    `sha256` is that of all that a notebook is made from: without hints and minutes.
+    """
 
     path: str
     room: str
@@ -127,11 +147,20 @@ def read_source(root: Path, path: Path) -> tuple[Source | None, list[SourceError
     for cell, complaints in parsed:
         cells.append(cell)
         errors += [SourceError(name, cell.number, cell.line, what) for what in complaints]
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    source = Source(name, room, path.stem, sha256, tuple(cells))
+    source = Source(name, room, path.stem, _sha256(text, cells), tuple(cells))
     errors += _errors(source)
     errors.sort(key=lambda error: (error.cell, error.line))
     return (None if errors else source), errors
+
+
+def _sha256(text: str, cells: Sequence[Cell]) -> str:
+    lines = text.splitlines(keepends=True)
+    kept = lines[: cells[0].line - 1]
+    for cell, end in zip(cells, [*(cell.line - 1 for cell in cells[1:]), len(lines)], strict=True):
+        if not cell.is_hint:
+            header = re.sub(r" minutes=\d+", "", lines[cell.line - 1])
+            kept += [header, *lines[cell.line : end]]
+    return hashlib.sha256("".join(kept).encode()).hexdigest()
 
 
 def _parse(text: str) -> list[tuple[Cell, list[str]]]:
@@ -151,7 +180,7 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
         line = int(found[1]) if found else 1
         complaints = _header_complaints(node, has_header=bool(found))
         tags = _tags(node)
-        exercise = node.metadata.get("exercise")
+        exercise, minutes = node.metadata.get("exercise"), node.metadata.get("minutes")
         result.append(
             (
                 Cell(
@@ -162,6 +191,7 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
                     first=_first_line(lines, line, node),
                     tags=tuple(tags or ()),
                     exercise=None if exercise is None else str(exercise),
+                    minutes=minutes if type(minutes) is int and minutes > 0 else None,
                 ),
                 complaints,
             )
@@ -225,10 +255,11 @@ def _header_complaints(node: Any, *, has_header: bool) -> list[str]:
             'write tags=["live"] or exercise="05_cache_aside.read".'
         )
         return complaints
-    for key in sorted(set(metadata) - {"tags", "exercise", "lines_to_next_cell", "cell_marker"}):
+    known = {"tags", "exercise", "minutes", "lines_to_next_cell", "cell_marker"}
+    for key in sorted(set(metadata) - known):
         complaints.append(
             f"The cell header says `{key}`, which the builder does not know; "
-            "only tags= and exercise= may stand there."
+            "only tags=, exercise= and minutes= may stand there."
         )
     tags = _tags(node)
     if tags is None:
@@ -236,8 +267,10 @@ def _header_complaints(node: Any, *, has_header: bool) -> list[str]:
     for tag in tags or ():
         if tag not in KNOWN_TAGS:
             complaints.append(f"The tag {tag!r} is unknown; known are {', '.join(KNOWN_TAGS)}.")
-        elif node.cell_type == "markdown" and tag != "solution":
+        elif node.cell_type == "markdown" and tag not in ("solution", "hint"):
             complaints.append(f"The tag {tag!r} is for code cells; take it off this text.")
+        elif node.cell_type == "code" and tag == "hint":
+            complaints.append("The tag 'hint' is for text cells; take it off this code.")
     return complaints
 
 
@@ -264,9 +297,40 @@ def _errors(source: Source) -> list[SourceError]:
             _check_code(source, cell, add, markers_are_right=len(errors) == before)
     if source.room == "notebooks":
         for cell in source.cells:
-            if cell.is_solution:
-                add(cell, cell.line, "The tag 'solution' belongs in content/labs.")
+            for tag in {"solution", "hint"} & set(cell.tags):
+                add(cell, cell.line, f"The tag {tag!r} belongs in content/labs.")
+    else:
+        _check_hints(source, add)
     return errors
+
+
+def _check_hints(source: Source, add: Any) -> None:
+    hints: dict[int, int] = {}  # by the number of the exercise's cell
+    said: set[tuple[int, str]] = set()
+    at = 0  # the exercise whose hints may stand here
+    for cell in source.cells:
+        if cell.minutes is not None and cell.exercise is None:
+            add(cell, cell.line, "minutes= belongs behind exercise=; take it off this cell.")
+        if cell.exercise is not None and cell.kind == "code":
+            at = cell.number
+            hints[at] = 0
+        elif not cell.is_hint:
+            at = 0
+        elif not at:
+            add(cell, cell.line, "A hint stands right after the cell of its exercise; move it.")
+        else:
+            hints[at] += 1
+            text = " ".join(cell.text.split())
+            if not text:
+                add(cell, cell.line, "The hint is empty; write it, or remove the cell.")
+            elif (at, text) in said:
+                add(cell, cell.line, "The hint says what another of this exercise says.")
+            said.add((at, text))
+    for number, found in hints.items():
+        if found != HINTS:
+            cell = source.cells[number - 1]
+            what = f"The exercise has {found} hints, not {HINTS}: write each into a text cell "
+            add(cell, cell.line, what + 'with tags=["hint"], right after this one.')
 
 
 def _check_title(source: Source, add: Any) -> None:
@@ -318,6 +382,16 @@ def _check_exercise(source: Source, cell: Cell, seen: dict[str, int], add: Any) 
     seen.setdefault(name, cell.number)
     if cell.is_solution:
         add(cell, cell.line, "An exercise cell cannot have the tag 'solution': its stub is needed.")
+    if cell.minutes is None:
+        add(cell, cell.line, "The exercise has no minutes; write them behind its name: minutes=8.")
+    if _syntax_error(cell.text) is None and len(_functions(cell)) != 1:
+        what = f"The exercise's cell defines {len(_functions(cell))} functions; one is expected: "
+        add(cell, cell.first, what + "the answer. Others go into a cell of their own.")
+
+
+def _functions(cell: Cell) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    body = ast.parse(TransformerManager().transform_cell(cell.text)).body
+    return [one for one in body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def _check_regions(source: Source, cell: Cell, add: Any) -> None:
@@ -444,12 +518,49 @@ def solved(cell: Cell) -> str:
     return "\n".join(ln for ln in lines if not (_BEGIN.fullmatch(ln) or _END.fullmatch(ln)))
 
 
+def exercises(source: Source) -> list[dict[str, Any]]:
+    """What the catalogue says of each exercise of a lab, in their order."""
+    found: list[dict[str, Any]] = []
+    title = ""
+    for cell in source.cells:
+        if cell.kind == "markdown" and cell.is_hint:
+            found[-1]["hints"].append(" ".join(cell.text.split()))
+        elif cell.kind == "markdown":
+            title = [title, *(text for _, text in headings(cell.text))][-1]
+        elif cell.exercise is not None:
+            (function,) = _functions(cell)
+            for each in ast.walk(function.args):
+                if isinstance(each, ast.arg):
+                    each.annotation = None
+            found.append(
+                {
+                    "id": cell.exercise,
+                    "title": re.sub(r"^\d+\. +", "", title),
+                    "function": function.name,
+                    "signature": f"{function.name}({ast.unparse(function.args)})",
+                    "minutes": cell.minutes,
+                    "hints": [],
+                }
+            )
+    return found
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """Level and text of each heading in a text, fenced blocks apart."""
+    outside = re.sub(r"^(```+|~~~+).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [
+        (len(mark), title) for mark, title in re.findall(r"^(#+) +(.+)$", outside, re.MULTILINE)
+    ]
+
+
 def solution_lines(source: Source) -> list[str]:
     """Lines of the lab's solutions that stand nowhere else in it, stripped, short ones left out."""
     secret: list[str] = []
     public: list[str] = []
     for cell in source.cells:
         inside = False
+        if cell.is_hint:
+            continue
         if cell.exercise is not None:
             public.append(_not_solved(cell))
         for line in cell.text.splitlines():

@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 from traitlets import default
 
 from tools.links import linked
-from tools.markers import Source, solved, stub
+from tools.markers import Cell, Source, solved, stub
 
 BUILDER = "2"  # raise it when the same source would give another notebook
 CELL_TIMEOUT = 60  # seconds
@@ -48,11 +48,16 @@ def rooms(source: Source) -> tuple[str, ...]:
     return ("notebooks",) if source.room == "notebooks" else ("labs", "solutions")
 
 
+def shown(source: Source) -> list[Cell]:
+    """The cells of a source that a notebook has, or a solution: all but the hints."""
+    return [cell for cell in source.cells if not cell.is_hint]
+
+
 def blank(source: Source, room: str) -> NotebookNode:
     """The notebook that a source gives in a room, before any cell has run."""
     notebook = nbformat.v4.new_notebook()
     seen: Counter[str] = Counter()
-    for cell in source.cells:
+    for cell in shown(source):
         digest = hashlib.sha256(f"{cell.kind}\n{cell.text}".encode()).hexdigest()[:12]
         seen[digest] += 1
         if room == "labs" and cell.is_solution:

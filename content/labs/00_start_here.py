@@ -37,7 +37,7 @@ lab = cachelab.start()
 # Store `value` as JSON under `key`, for `seconds` seconds and no longer.
 
 
-# %% exercise="00_start_here.remember"
+# %% exercise="00_start_here.remember" minutes=4
 def remember(cache, key, value, seconds):
     """Store a value for a while.
 
@@ -49,6 +49,15 @@ def remember(cache, key, value, seconds):
     cache.set(key, json.dumps(value), ex=seconds)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# A redis-py client stores text: which function of Python's json module makes text of a value?
+
+# %% [markdown] tags=["hint"]
+# `cache.set(key, text, ex=...)` stores a text together with its TTL in seconds.
+
+# %% [markdown] tags=["hint"]
+# One line: `cache.set(key, json.dumps(value), ex=seconds)`.
 
 # %%
 cachelab.check("00_start_here.remember", remember)
@@ -66,7 +75,7 @@ cachelab.check("00_start_here.remember", remember)
 # "Nothing is stored" and "the stored value is None" are two different answers.
 
 
-# %% exercise="00_start_here.recall"
+# %% exercise="00_start_here.recall" minutes=5
 def recall(cache, key, default=None):
     """Read back what `remember` stored.
 
@@ -79,6 +88,16 @@ def recall(cache, key, default=None):
     return json.loads(stored)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# `cache.get(key)` gives the stored text, or None if there is none. When do you look for None:
+# before decoding, or after?
+
+# %% [markdown] tags=["hint"]
+# Before: afterwards, a stored `null` and nothing at all look the same.
+
+# %% [markdown] tags=["hint"]
+# `stored = cache.get(key)`; if `stored is None`, return the default; else `json.loads(stored)`.
 
 # %%
 cachelab.check("00_start_here.recall", recall)

@@ -29,7 +29,7 @@ import cachelab
 # From which hit rate on is the mean read faster than the query alone?
 
 
-# %% exercise="01_latency_freshness_cost.break_even"
+# %% exercise="01_latency_freshness_cost.break_even" minutes=8
 def break_even(query, lookup, store):
     """The hit rate at which a read takes as long with the cache as without.
 
@@ -41,6 +41,17 @@ def break_even(query, lookup, store):
     return share if share <= 1 else None
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Write down what one read takes on average with the cache, if a share h of the reads hits. What
+# does every read pay? What do only those pay that miss?
+
+# %% [markdown] tags=["hint"]
+# Set equal what a read takes with the cache, `lookup + (1 - h) * (query + store)`, and without it,
+# `query`.
+
+# %% [markdown] tags=["hint"]
+# `h = (lookup + store) / (query + store)`; above 1 there is no such hit rate: None.
 
 # %%
 cachelab.check("01_latency_freshness_cost.break_even", break_even)
@@ -57,7 +68,7 @@ cachelab.check("01_latency_freshness_cost.break_even", break_even)
 # prepared for the first? A GB has 10⁹ bytes, and each replica holds everything once more.
 
 
-# %% exercise="01_latency_freshness_cost.memory_bill"
+# %% exercise="01_latency_freshness_cost.memory_bill" minutes=8
 def memory_bill(keys, size, reads, ttl, replicas, price):
     """What a cache holds, and what it costs.
 
@@ -72,6 +83,18 @@ def memory_bill(keys, size, reads, ttl, replicas, price):
     return {"most": most, "usual": most * there, "bill": most * (1 + replicas) * price}
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# The bound and the bill are plain products. For the usual size: for which share of the time is the
+# copy of one key there?
+
+# %% [markdown] tags=["hint"]
+# A copy is there for `ttl` seconds, and then gone until the next read, `1 / reads` seconds later on
+# average.
+
+# %% [markdown] tags=["hint"]
+# The share is `reads * ttl / (1 + reads * ttl)`, the same as the hit rate; `usual` is `most` times
+# that, `bill` is `most * (1 + replicas) * price`.
 
 # %%
 cachelab.check("01_latency_freshness_cost.memory_bill", memory_bill)
@@ -89,7 +112,7 @@ cachelab.check("01_latency_freshness_cost.memory_bill", memory_bill)
 # fetches a new one. Which TTL is the longest that keeps the budget in the worst case?
 
 
-# %% exercise="01_latency_freshness_cost.ttl_for"
+# %% exercise="01_latency_freshness_cost.ttl_for" minutes=8
 def ttl_for(budget, jitter, window):
     """The longest TTL with which no answer is older than the budget.
 
@@ -101,6 +124,16 @@ def ttl_for(budget, jitter, window):
     return seconds if seconds >= 1 else None
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# How old can the oldest answer get, for a given TTL? Add up all that prolongs a copy's life.
+
+# %% [markdown] tags=["hint"]
+# The oldest answer is `ttl * (1 + jitter) + window` seconds old. That must not be more than the
+# budget.
+
+# %% [markdown] tags=["hint"]
+# `int((budget - window) / (1 + jitter))`, and None if that is less than 1.
 
 # %%
 cachelab.check("01_latency_freshness_cost.ttl_for", ttl_for)
@@ -147,7 +180,7 @@ from cachelab.exercises.lab_01_latency_freshness_cost import CARDS, Card
 print(CARDS[0])
 
 
-# %% exercise="01_latency_freshness_cost.decide"
+# %% exercise="01_latency_freshness_cost.decide" minutes=14
 def decide(card):
     """Where to keep this kind of data, and for how long.
 
@@ -167,6 +200,18 @@ def decide(card):
     return ("process" if small else "shared", card.budget)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Begin with the cards that rule something out: no origin, no budget, one user's own, too large. The
+# verdict names one card at a time, with the reason.
+
+# %% [markdown] tags=["hint"]
+# A TTL that uses up the budget gives the most hits, n / (1 + n) with n = reads * ttl. Compare that
+# with what your `break_even` asks for; where it is less, no cache.
+
+# %% [markdown] tags=["hint"]
+# Session: "store". Stock and permissions: "nowhere". Order history: too large for its hits. The
+# flag: "process". The rest: "shared", with the budget as TTL.
 
 # %%
 cachelab.check("01_latency_freshness_cost.decide", decide)

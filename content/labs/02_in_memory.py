@@ -36,7 +36,7 @@ lab = cachelab.start()
 # way. Which values may an origin give? All of them, `None`, `0` and `[]` included.
 
 
-# %% exercise="02_in_memory.ttl"
+# %% exercise="02_in_memory.ttl" minutes=8
 def make_ttl_cache(load, ttl, clock):
     """A function get(key), which gives what `load(key)` gave less than `ttl` seconds ago.
 
@@ -61,6 +61,18 @@ def make_ttl_cache(load, ttl, clock):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# What do you have to remember beside the value, so that you can tell later whether it is too old?
+# And at which moment do you look at the clock?
+
+# %% [markdown] tags=["hint"]
+# A dictionary from key to a pair: the value, and until when it may be served. Ask `key in kept`,
+# not whether the value is true.
+
+# %% [markdown] tags=["hint"]
+# `now = clock()` comes first. If the key is there and `now < until`, return the value; else `value
+# = load(key)`, then `kept[key] = value, now + ttl`.
+
 # %%
 cachelab.check("02_in_memory.ttl", make_ttl_cache)
 
@@ -76,7 +88,7 @@ cachelab.check("02_in_memory.ttl", make_ttl_cache)
 # `OrderedDict` keeps its keys in an order that you can change (`move_to_end`, `popitem`).
 
 
-# %% exercise="02_in_memory.lru"
+# %% exercise="02_in_memory.lru" minutes=8
 def make_lru(load, room):
     """A function get(key), which gives what `load(key)` gave, and keeps at most `room` values.
 
@@ -101,6 +113,17 @@ def make_lru(load, room):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Keep the keys in the order in which they were used. What has to happen to a key when it is read?
+
+# %% [markdown] tags=["hint"]
+# In an `OrderedDict` the front is the oldest: `move_to_end(key)` on a hit, `popitem(last=False)`
+# when there is one too many.
+
+# %% [markdown] tags=["hint"]
+# On a miss: load, store, and then, `if len(kept) > room`, `popitem(last=False)`. In this order, so
+# that a failed load costs nobody their place.
+
 # %%
 cachelab.check("02_in_memory.lru", make_lru)
 
@@ -116,7 +139,7 @@ cachelab.check("02_in_memory.lru", make_lru)
 # than none, and asking again on every page would finish off an origin that is down already.
 
 
-# %% exercise="02_in_memory.refresh"
+# %% exercise="02_in_memory.refresh" minutes=9
 def make_table(load, clock):
     """A function table(), which gives the table that `load()` gave, at most an hour old if it can.
 
@@ -143,6 +166,18 @@ def make_table(load, clock):
     return table
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two variables are enough: the table, and the second at which the next load is due. When does each
+# of them change?
+
+# %% [markdown] tags=["hint"]
+# Load once in `make_table` itself, outside of any `try`. In `table`, when the load is due, put only
+# the load into a `try`.
+
+# %% [markdown] tags=["hint"]
+# `nonlocal kept, due`; if `now >= due`: try `kept, due = load(), now + 3600`, except Exception `due
+# = now + 60`; return `kept`.
 
 # %%
 cachelab.check("02_in_memory.refresh", make_table)
@@ -172,7 +207,7 @@ def flip(cache, db, name, on):
 # then the TTL of 60 seconds, on `time.monotonic()`, is what you have left.
 
 
-# %% exercise="02_in_memory.broadcast"
+# %% exercise="02_in_memory.broadcast" minutes=12
 def open_pod(cache, db):
     """A function is_on(name), which gives whether a flag is on, from this pod's own memory.
 
@@ -200,6 +235,18 @@ def open_pod(cache, db):
     return is_on
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# It is your TTL cache with one step before it: hear what has been said since the last read. When
+# must the pod be subscribed?
+
+# %% [markdown] tags=["hint"]
+# Subscribe in `open_pod`. In `is_on`, before anything else, take messages until `get_message()`
+# gives None, and drop the flag that each one names.
+
+# %% [markdown] tags=["hint"]
+# `while (message := news.get_message()) is not None:` and, if its `"type"` is `"message"`,
+# `kept.pop(message["data"], None)`. Then as in the first exercise, with `time.monotonic()` and 60.
 
 # %%
 cachelab.check("02_in_memory.broadcast", open_pod)

@@ -46,7 +46,7 @@ lab = cachelab.start()
 # - `log_out(session_id)` ends a session for all pods. That it is over already is no error.
 
 
-# %% exercise="03_distributed.session_store"
+# %% exercise="03_distributed.session_store" minutes=15
 def session_store(cache):
     """The session store of one pod: the functions log_in, who_is and log_out, as a tuple.
 
@@ -73,6 +73,18 @@ def session_store(cache):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Nothing may be remembered in the pod. Each of the three functions is one or two commands to the
+# cache, under `session:v1:<id>`.
+
+# %% [markdown] tags=["hint"]
+# `secrets.token_urlsafe(24)` draws an id. `cache.getex(key, ex=1800)` reads and prolongs in one
+# command; a GET and a SET would bring back what is deleted between them.
+
+# %% [markdown] tags=["hint"]
+# log_in: if old_id is given, `cache.delete` its key; then draw an id, `cache.set(key,
+# json.dumps({"user_id": user_id}), ex=1800)`, return the id. log_out: `cache.delete`.
+
 # %%
 cachelab.check("03_distributed.session_store", session_store)
 
@@ -96,7 +108,7 @@ cachelab.check("03_distributed.session_store", session_store)
 # `entity` and `version` are plain. `urllib.parse.quote` and `hashlib.sha256` are there.
 
 
-# %% exercise="03_distributed.key"
+# %% exercise="03_distributed.key" minutes=10
 def make_key(entity, version, item):
     """The key `entity:version:id` for a cached value.
 
@@ -110,6 +122,18 @@ def make_key(entity, version, item):
     return f"{entity}:{version}:{safe}"
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Which ids can go into a key as they are, and what could stand for the others?
+
+# %% [markdown] tags=["hint"]
+# `urllib.parse.quote(str(item), safe="")` leaves plain ids alone and turns the rest into signs such
+# as %3A. It makes long ids longer: those need a digest.
+
+# %% [markdown] tags=["hint"]
+# If the quoted id is longer than 100 characters, take `"sha256=" +
+# hashlib.sha256(str(item).encode()).hexdigest()`; the `=` never comes out of quote, so no plain id
+# can look like it.
 
 # %%
 cachelab.check("03_distributed.key", make_key)
@@ -128,7 +152,7 @@ cachelab.check("03_distributed.key", make_key)
 # you are at it. `db.update_user(user_id, name=...)` changes the row and commits.
 
 
-# %% exercise="03_distributed.rollout"
+# %% exercise="03_distributed.rollout" minutes=7
 def rename(cache, db, user_id, name, versions):
     """Change a user's name in the database and for the pods of every release.
 
@@ -140,6 +164,16 @@ def rename(cache, db, user_id, name, versions):
     cache.delete(*[f"user:{version}:{user_id}" for version in versions])
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Every version that some running pod reads is a copy of the row. How many keys are there?
+
+# %% [markdown] tags=["hint"]
+# `[f"user:{version}:{user_id}" for version in versions]` are the keys; first the database, then the
+# delete.
+
+# %% [markdown] tags=["hint"]
+# `db.update_user(user_id, name=name)`, then one `cache.delete(*keys)`.
 
 # %%
 cachelab.check("03_distributed.rollout", rename)
@@ -170,7 +204,7 @@ load_products([1, 999])
 # and none at all for an empty list.
 
 
-# %% exercise="03_distributed.read_many"
+# %% exercise="03_distributed.read_many" minutes=15
 def read_many(cache, load, ids):
     """Products in the order of `ids`: a list of dicts, None for an id that does not exist.
 
@@ -194,6 +228,19 @@ def read_many(cache, load, ids):
     return [found[one] for one in ids]
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Three steps for the whole list, not for each id: one MGET, one load of what is missing, one
+# pipeline that stores it. Each is left out when it has nothing to do.
+
+# %% [markdown] tags=["hint"]
+# `wanted = list(dict.fromkeys(ids))` are the ids, each once; `cache.mget(keys)` gives a list of
+# texts and Nones in the order of the keys. `load(missing)` gives a dict; `.get(one)` is None for an
+# id that does not exist.
+
+# %% [markdown] tags=["hint"]
+# `with cache.pipeline() as pipe:` then `pipe.set(key, json.dumps(value), ex=30 if value is None
+# else 300)` for each missing id, then `pipe.execute()`. Return `[found[one] for one in ids]`.
 
 # %%
 cachelab.check("03_distributed.read_many", read_many)

@@ -45,7 +45,7 @@ lab = cachelab.start()
 # | `feed` | the same for everybody; its query is slow | fresh for 30 to 60 s, and then nobody waits for a new one; nobody is served one older than 10 minutes, though some may be 5 minutes old |
 
 
-# %% exercise="04_cdn_edge.headers"
+# %% exercise="04_cdn_edge.headers" minutes=14
 def headers_for(response):
     """The caching headers of one kind of response.
 
@@ -65,6 +65,18 @@ def headers_for(response):
     }[response]
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Three questions for each: who may keep it (everybody, the browser, nobody)? For how long without
+# asking? On which request header does it depend?
+
+# %% [markdown] tags=["hint"]
+# Who: `public`, `private`, `no-store`. How long: `max-age`, and `s-maxage` for the edge alone.
+# `no-cache` means keep, but ask each time. The oldest copy is max-age plus stale-while-revalidate.
+
+# %% [markdown] tags=["hint"]
+# A dict of eight dicts. The three that are easily missed: `search` has max-age=0 and s-maxage=600;
+# `feed` has max-age=60 and stale-while-revalidate=540; `stylesheet` has immutable.
 
 # %%
 cachelab.check("04_cdn_edge.headers", headers_for)
@@ -86,7 +98,7 @@ cachelab.check("04_cdn_edge.headers", headers_for)
 # her.
 
 
-# %% exercise="04_cdn_edge.leak"
+# %% exercise="04_cdn_edge.leak" minutes=10
 def hello(db, user_id):
     """The page /hello, as (headers, body).
 
@@ -102,6 +114,18 @@ def hello(db, user_id):
     return {"Cache-Control": "private, no-cache", **depends_on}, f"Signed in as {email}"
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two pages under one address: which of them may a shared cache keep, and how does it know which of
+# the two a reader needs?
+
+# %% [markdown] tags=["hint"]
+# The user's page: a Cache-Control that keeps it out of every shared cache. The visitor's page: may
+# be kept, but it answers only requests without a session.
+
+# %% [markdown] tags=["hint"]
+# User: `private` or `no-store`. Visitor: `public, max-age=60`, and `Vary: Cookie, Authorization`,
+# so that the copy answers only requests that look like the first.
 
 # %%
 cachelab.check("04_cdn_edge.leak", hello)
@@ -119,7 +143,7 @@ cachelab.check("04_cdn_edge.leak", hello)
 # holds in `If-None-Match`. If the row has not changed, answer 304 with an empty body.
 
 
-# %% exercise="04_cdn_edge.revalidate"
+# %% exercise="04_cdn_edge.revalidate" minutes=12
 def product_page(db, product_id, if_none_match):
     """A product as JSON text, or "not modified", as (status, headers, body).
 
@@ -140,6 +164,17 @@ def product_page(db, product_id, if_none_match):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Make the ETag first, from what the row is now. Then ask whether the reader named it.
+
+# %% [markdown] tags=["hint"]
+# The ETag is a text in double quotes: `f'"{row["version"]}"'`, or a digest of the body, from
+# hashlib. Headers are the same for 200 and 304.
+
+# %% [markdown] tags=["hint"]
+# Split if_none_match at the commas, strip each part, remove a leading `W/`; if your ETag is among
+# them, return `304, headers, ""`.
+
 # %%
 cachelab.check("04_cdn_edge.revalidate", product_page)
 
@@ -157,7 +192,7 @@ cachelab.check("04_cdn_edge.revalidate", product_page)
 # which must agree, and when a release is taken back, its predecessor's URL comes back too.
 
 
-# %% exercise="04_cdn_edge.release"
+# %% exercise="04_cdn_edge.release" minutes=9
 def release(css):
     """What the origin serves after a release: {path: (headers, body)}, two entries.
 
@@ -174,6 +209,18 @@ def release(css):
     }
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What must be in the stylesheet's path, so that another content has another path and the same
+# content always the same one?
+
+# %% [markdown] tags=["hint"]
+# `hashlib.sha256(css.encode()).hexdigest()[:12]` is short, and the same in every process. Which of
+# the two pages may be kept for a year, and which must stay young?
+
+# %% [markdown] tags=["hint"]
+# "/" with `no-cache` (or max-age=60); the stylesheet with `public, max-age=31536000, immutable`
+# under `/app.<digest>.css`.
 
 # %%
 cachelab.check("04_cdn_edge.release", release)

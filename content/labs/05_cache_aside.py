@@ -35,7 +35,7 @@ lab = cachelab.start()
 # lives 300 seconds. `db.user(user_id)` is the query; it gives a dict.
 
 
-# %% exercise="05_cache_aside.read"
+# %% exercise="05_cache_aside.read" minutes=7
 def read_user(cache, db, user_id):
     """A user's row, from the cache if it is there, else from the database.
 
@@ -53,6 +53,17 @@ def read_user(cache, db, user_id):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Three steps: ask the cache; if it has nothing, ask the database; leave a copy.
+
+# %% [markdown] tags=["hint"]
+# `stored = cache.get(key)` is a text or None. If it is a text, `json.loads(stored)` is the answer,
+# and nothing else is to be done.
+
+# %% [markdown] tags=["hint"]
+# On a miss: `user = db.user(user_id)`, then `cache.set(key, json.dumps(user), ex=300)`, then return
+# `user`.
+
 # %%
 cachelab.check("05_cache_aside.read", read_user)
 
@@ -68,7 +79,7 @@ cachelab.check("05_cache_aside.read", read_user)
 # new product should not stay invisible for long.
 
 
-# %% exercise="05_cache_aside.values"
+# %% exercise="05_cache_aside.values" minutes=7
 def read_stock(cache, db, product_id):
     """How many of a product are left: int, or None if there is no such product.
 
@@ -84,6 +95,16 @@ def read_stock(cache, db, product_id):
     return stock
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What does your function do with a stock of 0 when it reads it from the cache?
+
+# %% [markdown] tags=["hint"]
+# Put the question `is None` to the stored text, before `json.loads`. None as a value is stored as
+# the text `null`.
+
+# %% [markdown] tags=["hint"]
+# The TTL depends on the value: `ex=10 if stock is None else 60`.
 
 # %%
 cachelab.check("05_cache_aside.values", read_stock)
@@ -102,7 +123,7 @@ cachelab.check("05_cache_aside.values", read_stock)
 # user stays in the cache.
 
 
-# %% exercise="05_cache_aside.update"
+# %% exercise="05_cache_aside.update" minutes=8
 def change_email(cache, db, user_id, email):
     """Change a user's e-mail address, in the database and for all who read through the cache.
 
@@ -113,6 +134,16 @@ def change_email(cache, db, user_id, email):
     cache.delete(f"user:v1:{user_id}", f"user:public:v1:{user_id}")
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two keys are made from the row. And think of a reader who misses right after your delete: which
+# row will they find in the database?
+
+# %% [markdown] tags=["hint"]
+# Change the database first, which commits; delete after that.
+
+# %% [markdown] tags=["hint"]
+# `db.update_user(user_id, email=email)`, then one `cache.delete(...)` with both keys.
 
 # %%
 cachelab.check("05_cache_aside.update", change_email)
@@ -131,7 +162,7 @@ cachelab.check("05_cache_aside.update", change_email)
 # price of one query. If the *database* fails, that is not yours to hide.
 
 
-# %% exercise="05_cache_aside.cache_down"
+# %% exercise="05_cache_aside.cache_down" minutes=10
 def read_product(cache, db, product_id):
     """A product as a dict, also when the cache does not answer.
 
@@ -155,6 +186,17 @@ def read_product(cache, db, product_id):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Which lines talk to the cache? Each of them can raise, and only those.
+
+# %% [markdown] tags=["hint"]
+# Two small try blocks that catch `redis.RedisError`: one around the GET, one around the SET. The
+# query stands outside both.
+
+# %% [markdown] tags=["hint"]
+# When the GET fails, go on as after a miss: `stored = None`. When the SET fails, go on and return
+# the product.
+
 # %%
 cachelab.check("05_cache_aside.cache_down", read_product)
 
@@ -172,7 +214,7 @@ cachelab.check("05_cache_aside.cache_down", read_product)
 # `profile:v1:<id>` and must find there what they know.
 
 
-# %% exercise="05_cache_aside.version"
+# %% exercise="05_cache_aside.version" minutes=8
 def read_profile(cache, db, user_id):
     """A user's profile: {"name": str, "initials": str}, kept for 300 seconds and never older.
 
@@ -189,6 +231,15 @@ def read_profile(cache, db, user_id):
     return profile
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# A key says what it holds, in which shape, of whom. What has changed here?
+
+# %% [markdown] tags=["hint"]
+# Keep away from `profile:v1:`: use a key of your own for the new shape.
+
+# %% [markdown] tags=["hint"]
+# Cache-aside under `profile:v2:<id>`; initials are `"".join(word[0] for word in name.split())`.
 
 # %%
 cachelab.check("05_cache_aside.version", read_profile)

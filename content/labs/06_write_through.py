@@ -38,7 +38,7 @@ lab = cachelab.start()
 # have changed.
 
 
-# %% exercise="06_write_through.both"
+# %% exercise="06_write_through.both" minutes=8
 def change_email(cache, db, user_id, email):
     """Change a user's e-mail address in the database, and then in the cache.
 
@@ -53,6 +53,16 @@ def change_email(cache, db, user_id, email):
     return user
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Three steps: change the database, ask it for the row, store the row. In which order?
+
+# %% [markdown] tags=["hint"]
+# `db.update_user` commits. Only then read the row, so that its version is the new one.
+
+# %% [markdown] tags=["hint"]
+# `user = db.user(user_id)` after the update, then `cache.set(f"user:v1:{user_id}",
+# json.dumps(user), ex=300)`, and return `user`.
 
 # %%
 cachelab.check("06_write_through.both", change_email)
@@ -75,7 +85,7 @@ cachelab.check("06_write_through.both", change_email)
 #   what the 60 seconds are for.
 
 
-# %% exercise="06_write_through.second_write"
+# %% exercise="06_write_through.second_write" minutes=12
 def change_price(cache, db, product_id, price_cents):
     """Change a product's price in the database, and then in the cache, if the cache allows it.
 
@@ -98,6 +108,18 @@ def change_price(cache, db, product_id, price_cents):
         return "stale"
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Which lines may fail without the caller being told? Only those that talk to the cache, and only
+# after the commit.
+
+# %% [markdown] tags=["hint"]
+# Two small try blocks that catch `redis.RedisError`: the first around the SET, the second, if the
+# first one failed, around a DEL.
+
+# %% [markdown] tags=["hint"]
+# In the first: `cache.set(key, row, ex=60)`, then return "stored". In the second:
+# `cache.delete(key)`, then return "deleted"; and in its except return "stale".
 
 # %%
 cachelab.check("06_write_through.second_write", change_price)
@@ -123,7 +145,7 @@ cachelab.check("06_write_through.second_write", change_price)
 print(versioned_set.SET_IF_NEWER.strip())
 
 
-# %% exercise="06_write_through.two_writers"
+# %% exercise="06_write_through.two_writers" minutes=10
 def save_email(cache, db, user_id, email):
     """Change a user's e-mail address; the newest row stays in the cache, whoever comes last.
 
@@ -138,6 +160,17 @@ def save_email(cache, db, user_id, email):
     cache.eval(versioned_set.SET_IF_NEWER, 1, f"user:v1:{user_id}", text, user["version"], 300)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Who says which row is newer? Not the order in which two SETs arrive.
+
+# %% [markdown] tags=["hint"]
+# Update, read the row again, and store it with the script, which compares versions. Text and
+# version come from the same row.
+
+# %% [markdown] tags=["hint"]
+# `user = db.user(user_id)` after the update; then `cache.eval(versioned_set.SET_IF_NEWER, 1, key,
+# json.dumps(user), user['version'], 300)`.
 
 # %%
 cachelab.check("06_write_through.two_writers", save_email)
@@ -159,7 +192,7 @@ cachelab.check("06_write_through.two_writers", save_email)
 # after it, stores for nothing: it is **wasted**. (TTLs play no part here.)
 
 
-# %% exercise="06_write_through.worth"
+# %% exercise="06_write_through.worth" minutes=8
 def worth(requests):
     """How many writes save a miss when the writer stores, and how many store for nothing.
 
@@ -177,6 +210,16 @@ def worth(requests):
     return {"saved": saved, "wasted": written - saved}
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# For each write, ask only what comes next *for the same key*: a read, a write, or nothing.
+
+# %% [markdown] tags=["hint"]
+# Keep the keys that were written and not yet read in a set. A read of such a key saves one miss and
+# takes the key out.
+
+# %% [markdown] tags=["hint"]
+# Count the writes and the saved ones; wasted is the difference.
 
 # %%
 cachelab.check("06_write_through.worth", worth)

@@ -44,7 +44,7 @@ def count_view(cache, article_id):
 # nothing, there is nothing to do. That the worker may die is left to exercise 3.
 
 
-# %% exercise="07_write_back.flush"
+# %% exercise="07_write_back.flush" minutes=10
 def flush(cache, db):
     """Add the views that wait to the table `articles`, and take them out of the buffer.
 
@@ -66,6 +66,18 @@ def flush(cache, db):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# While you write to the database, visitors go on counting. Which hash do they count in, and which
+# one do you read?
+
+# %% [markdown] tags=["hint"]
+# First `cache.rename` the open hash to a name of its own: one step, and nobody counts there any
+# more. Renaming a key that does not exist raises redis.ResponseError.
+
+# %% [markdown] tags=["hint"]
+# Rename; `cache.hgetall`; one `with db.engine.begin() as connection:` with
+# `connection.execute(sa.text(ADD), [{"id": ..., "more": ...}])`; then delete what was renamed.
+
 # %%
 cachelab.check("07_write_back.flush", flush)
 
@@ -85,7 +97,7 @@ cachelab.check("07_write_back.flush", flush)
 # never be *lower* than what has been acknowledged.
 
 
-# %% exercise="07_write_back.read"
+# %% exercise="07_write_back.read" minutes=8
 def views(cache, db, article_id):
     """An article's views as an int: in the database, and waiting in open and sealed.
 
@@ -99,6 +111,15 @@ def views(cache, db, article_id):
     return db.article(article_id)["views"] + waiting
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# A view is in one of three places, and moves. In which direction?
+
+# %% [markdown] tags=["hint"]
+# `cache.hget(key, article_id)` gives a text, or None if no view waits there.
+
+# %% [markdown] tags=["hint"]
+# Ask open first, then sealed, and the database last; add up, with `int(... or 0)`.
 
 # %%
 cachelab.check("07_write_back.read", views)
@@ -118,7 +139,7 @@ cachelab.check("07_write_back.read", views)
 # next batch for an old one.
 
 
-# %% exercise="07_write_back.replay"
+# %% exercise="07_write_back.replay" minutes=15
 def flush_once(cache, db):
     """Add the views that wait to `articles`, each once, also if an earlier call died half-way.
 
@@ -143,6 +164,18 @@ def flush_once(cache, db):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# After which step can you no longer tell whether the batch was counted? Let the database remember
+# it, in the same transaction.
+
+# %% [markdown] tags=["hint"]
+# Give the hash a field such as `batch` with `uuid.uuid4().hex` before you rename it, so that
+# whoever finds it later finds the same id. And a sealed hash that is there already goes first.
+
+# %% [markdown] tags=["hint"]
+# In one `db.engine.begin()`: SELECT the batch from `flushed`; if it is not there, INSERT it and run
+# ADD. Delete the sealed hash in any case, after the commit.
+
 # %%
 cachelab.check("07_write_back.replay", flush_once)
 
@@ -161,7 +194,7 @@ cachelab.check("07_write_back.replay", flush_once)
 # know about the batch, keep in the hash `views:v1:notes`: a flush deletes it together with the batch.
 
 
-# %% exercise="07_write_back.bound"
+# %% exercise="07_write_back.bound" minutes=12
 def bounded_view(cache, article_id, now, flush):
     """Count a view in `views:v1:open`; call `flush()` if 100 wait or the oldest is 5 s old.
 
@@ -180,6 +213,18 @@ def bounded_view(cache, article_id, now, flush):
         flush()
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What must the last process know about the views of all the others? It cannot be in a Python
+# variable.
+
+# %% [markdown] tags=["hint"]
+# In the notes: how many views wait (`hincrby`), and when the first of them came (`hsetnx` leaves
+# what is there).
+
+# %% [markdown] tags=["hint"]
+# One `cache.pipeline()`: unless article_id is None, `hincrby` the article, `hincrby` the notes,
+# `hsetnx` the time; then `hmget` both notes. After `execute()`, decide.
 
 # %%
 cachelab.check("07_write_back.bound", bounded_view)

@@ -47,7 +47,7 @@ lab = cachelab.start()
 # and nothing is stored of it. A name that is not in the register is a `KeyError`.
 
 
-# %% exercise="08_read_through.registry"
+# %% exercise="08_read_through.registry" minutes=12
 def read(cache, register, name, id):
     """One thing, from the cache or from its entity's loader; None if there is no such thing.
 
@@ -69,6 +69,18 @@ def read(cache, register, name, id):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Everything that differs between a user and a product is in `register[name]`: loader, both TTLs,
+# version. Write no name and no number of your own.
+
+# %% [markdown] tags=["hint"]
+# Look first; if there is a text, try `json.loads(stored)`, and go on as after a miss if it raises
+# ValueError. `entity.load([id])` takes a list and gives a dict.
+
+# %% [markdown] tags=["hint"]
+# `value = entity.load([id]).get(id)`, outside of any `try`; then `cache.set(key, json.dumps(value),
+# ex=entity.absent_ttl if value is None else entity.ttl)`.
+
 # %%
 cachelab.check("08_read_through.registry", read)
 
@@ -85,7 +97,7 @@ cachelab.check("08_read_through.registry", read)
 # fills. The rules for keys, TTLs, absence, broken copies and errors are those of `read`.
 
 
-# %% exercise="08_read_through.batch"
+# %% exercise="08_read_through.batch" minutes=13
 def read_many(cache, register, name, ids):
     """A dict of id to value for every id in `ids`; None for what does not exist.
 
@@ -110,6 +122,18 @@ def read_many(cache, register, name, ids):
     return {id: found[id] for id in keys}
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Three steps, each for all: look, load what is missing, store. What is missing is whatever the
+# first step did not put into your dict.
+
+# %% [markdown] tags=["hint"]
+# `cache.mget(keys)` gives texts and None in the order of the keys (and raises for no keys at all).
+# The loader leaves out what does not exist: `rows.get(id)`.
+
+# %% [markdown] tags=["hint"]
+# Queue one `pipe.set(key, json.dumps(value), ex=...)` for each missing id on `pipe =
+# cache.pipeline()`, then `pipe.execute()` once.
 
 # %%
 cachelab.check("08_read_through.batch", read_many)
@@ -158,7 +182,7 @@ def find_account(cache, db, email):
     return account
 
 
-# %% exercise="08_read_through.absence"
+# %% exercise="08_read_through.absence" minutes=10
 def sign_up(cache, db, name, email):
     """Create the account with `create_account`, and see to it that everybody finds it from then on.
 
@@ -172,6 +196,18 @@ def sign_up(cache, db, name, email):
     cache.set(f"account:v1:{email}", json.dumps(account), ex=300)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What does `nx=True` in find_account do, when there is a value under the key, and when there is
+# none?
+
+# %% [markdown] tags=["hint"]
+# A delete leaves a place where nothing is, and there a late visitor may store null. Leave something
+# in that place.
+
+# %% [markdown] tags=["hint"]
+# Commit with `create_account`, read the row back with `load_account`, and `cache.set` it as JSON
+# under `account:v1:<email>` with `ex=300`.
 
 # %%
 cachelab.check("08_read_through.absence", sign_up)
@@ -190,7 +226,7 @@ cachelab.check("08_read_through.absence", sign_up)
 # seconds, `db.product(product_id)`) such that 200 readers at once cost one query and one fill.
 
 
-# %% exercise="08_read_through.guard"
+# %% exercise="08_read_through.guard" minutes=8
 def read_product(cache, db, flight, product_id):
     """A product as a dict, from the cache or, once for all who are waiting, from the database.
 
@@ -210,6 +246,18 @@ def read_product(cache, db, flight, product_id):
     return flight.do(key, look_load_and_fill)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Of 200 that come at once one does the work, and the others get its result. What is the work: the
+# query, or the fill as well?
+
+# %% [markdown] tags=["hint"]
+# Write plain cache-aside as a function without arguments, inside of yours, and give it to
+# `flight.do`.
+
+# %% [markdown] tags=["hint"]
+# `return flight.do(key, look_load_and_fill)`, where key is `product:v1:<id>` and the function does
+# GET, query and SET.
 
 # %%
 cachelab.check("08_read_through.guard", read_product)

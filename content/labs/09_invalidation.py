@@ -35,7 +35,7 @@ lab = cachelab.start()
 # but do let the caller know that two copies are old.
 
 
-# %% exercise="09_invalidation.explicit"
+# %% exercise="09_invalidation.explicit" minutes=6
 def rename(cache, db, user_id, name):
     """Give a user a new name in the database, and delete the two copies after the commit.
 
@@ -51,6 +51,17 @@ def rename(cache, db, user_id, name):
     return True
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Three steps in this order: change the row, delete two keys, say how it went.
+
+# %% [markdown] tags=["hint"]
+# `db.update_user(user_id, name=name)` commits. What may fail without an error is only the delete:
+# put a try around that alone.
+
+# %% [markdown] tags=["hint"]
+# After the update: `try: cache.delete(two keys)`, `except redis.RedisError: return False`; and at
+# the end `return True`.
 
 # %%
 cachelab.check("09_invalidation.explicit", rename)
@@ -76,7 +87,7 @@ cachelab.check("09_invalidation.explicit", rename)
 # `db.session()` and `db.engine` are SQLAlchemy's.
 
 
-# %% exercise="09_invalidation.keys"
+# %% exercise="09_invalidation.keys" minutes=14
 def keys_of(db, user_id):
     """Every key that holds the name of a user, and none that does not.
 
@@ -98,6 +109,19 @@ def keys_of(db, user_id):
     return keys
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two keys carry the user's own id. For the other three kinds ask the database: where has this user
+# commented, whose articles are those, and what has the user written?
+
+# %% [markdown] tags=["hint"]
+# `SELECT DISTINCT article_id FROM comments WHERE user_id = :user` gives the threads. The feeds
+# belong to the authors of those articles.
+
+# %% [markdown] tags=["hint"]
+# Feeds: `SELECT DISTINCT author_id FROM articles JOIN comments ON article_id = articles.id WHERE
+# user_id = :user`. Bylines: `SELECT id FROM articles WHERE author_id = :user`, under
+# `article:v1:<id>`.
 
 # %%
 cachelab.check("09_invalidation.keys", keys_of)
@@ -130,7 +154,7 @@ def forget(cache, *names):
 # of its tags has a later time than the clock had *before the copy's query*.
 
 
-# %% exercise="09_invalidation.tagged"
+# %% exercise="09_invalidation.tagged" minutes=12
 def read_tagged(cache, key, names, load):
     """The value of `key`: a copy, unless one of its tags was forgotten since, or `load()`.
 
@@ -149,6 +173,17 @@ def read_tagged(cache, key, names, load):
     return value
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# A copy has to carry two things: the value, and the clock's time before its query.
+
+# %% [markdown] tags=["hint"]
+# `stored, now, *marks = cache.mget(key, 'tags:clock', *tag keys)`. A copy counts if no mark is
+# greater than its time; a mark that is None is 0.
+
+# %% [markdown] tags=["hint"]
+# Store `json.dumps({'at': int(now or 0), 'value': value})` with ex=300, where `now` is from the
+# MGET before `load()`. Compare with `int(mark or 0) <= copy['at']`.
 
 # %%
 cachelab.check("09_invalidation.tagged", read_tagged)
@@ -179,7 +214,7 @@ def entries(reply):
     return dict(reply).get(LOG, [])
 
 
-# %% exercise="09_invalidation.consume"
+# %% exercise="09_invalidation.consume" minutes=12
 def consume(cache, name):
     """One pass of the consumer `name`: handle what was left for 60 s or longer, and what is new.
 
@@ -195,6 +230,17 @@ def consume(cache, name):
     return len(left) + len(new)
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two sources, what was left and what is new, and one loop over both.
+
+# %% [markdown] tags=["hint"]
+# `cache.xautoclaim(LOG, GROUP, name, 60_000, count=100)[1]` and `entries(cache.xreadgroup(...))`
+# are both lists of (id, fields).
+
+# %% [markdown] tags=["hint"]
+# For each: `cache.delete(f"user:v1:{event['user']}")`, and only then `cache.xack(LOG, GROUP,
+# entry)`. Return how many there were.
 
 # %%
 cachelab.check("09_invalidation.consume", consume)
@@ -212,7 +258,7 @@ cachelab.check("09_invalidation.consume", consume)
 # Plan the releases so that nobody ever sees an old name.
 
 
-# %% exercise="09_invalidation.releases"
+# %% exercise="09_invalidation.releases" minutes=8
 def releases():
     """The releases from today's to the last, in order.
 
@@ -227,6 +273,15 @@ def releases():
     ]
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# While two releases run, each must delete what the other one reads.
+
+# %% [markdown] tags=["hint"]
+# Before the first pod reads v2, every pod that still runs must already delete it.
+
+# %% [markdown] tags=["hint"]
+# There are four releases. The second still reads v1; the third already reads v2; both delete both.
 
 # %%
 cachelab.check("09_invalidation.releases", releases)

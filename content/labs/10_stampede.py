@@ -39,7 +39,7 @@ lab = cachelab.start()
 # promised that no page is older than `seconds`. Take off up to 15 %, evenly, anew each time.
 
 
-# %% exercise="10_stampede.jitter"
+# %% exercise="10_stampede.jitter" minutes=6
 def page_ttl(seconds):
     """A TTL in whole seconds (int) for a page that may be `seconds` old.
 
@@ -49,6 +49,16 @@ def page_ttl(seconds):
     return max(1, int(seconds - seconds * 0.15 * random.random()))
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Which is the longest TTL that keeps the promise? From there, only downwards.
+
+# %% [markdown] tags=["hint"]
+# `random.random()` is between 0 and 1; so `seconds * 0.15 * random.random()` is what comes off.
+# Think of small numbers too.
+
+# %% [markdown] tags=["hint"]
+# `max(1, int(seconds - seconds * 0.15 * random.random()))`.
 
 # %%
 cachelab.check("10_stampede.jitter", page_ttl)
@@ -72,7 +82,7 @@ return 0
 """
 
 
-# %% exercise="10_stampede.lock"
+# %% exercise="10_stampede.lock" minutes=10
 def refill(cache, key, load):
     """Fill `key` under its lock and return the value; None if somebody else has the lock.
 
@@ -95,6 +105,18 @@ def refill(cache, key, load):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Four steps: take the lock or return None; look once more; load and store; release in `finally`.
+
+# %% [markdown] tags=["hint"]
+# A token: `uuid.uuid4().hex`. Taking: `cache.set(lock, token, nx=True, ex=30)` is true for one
+# caller only. The second look stands after it.
+
+# %% [markdown] tags=["hint"]
+# After taking: `try:` with `stored = cache.get(key)`, return it decoded if it is there, else load,
+# `cache.set(key, json.dumps(value), ex=300)`, return; `finally: cache.eval(RELEASE, 1, lock,
+# token)`.
+
 # %%
 cachelab.check("10_stampede.lock", refill)
 
@@ -114,7 +136,7 @@ cachelab.check("10_stampede.lock", refill)
 # times a second, nor less than twice.
 
 
-# %% exercise="10_stampede.wait"
+# %% exercise="10_stampede.wait" minutes=12
 def read_patiently(cache, key, load, budget):
     """The value of `key`; TimeoutError if nobody has filled it within `budget` seconds.
 
@@ -141,6 +163,18 @@ def read_patiently(cache, key, load, budget):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# A loop: look; try the lock; if it is not yours, is there time left? If so, nap.
+
+# %% [markdown] tags=["hint"]
+# `deadline = time.monotonic() + budget` before the loop. In it, in this order: GET, SET NX, `if
+# time.monotonic() >= deadline: raise TimeoutError`, `time.sleep(0.1)`.
+
+# %% [markdown] tags=["hint"]
+# `while (stored := cache.get(key)) is None:`, and inside: with the lock, load, store, release with
+# RELEASE and return; without it, check the deadline and nap 0.1 s. After the loop `return
+# json.loads(stored)`.
+
 # %%
 cachelab.check("10_stampede.wait", read_patiently)
 
@@ -158,7 +192,7 @@ cachelab.check("10_stampede.wait", read_patiently)
 # function to `later`, and it is called in a thread of its own.
 
 
-# %% exercise="10_stampede.swr"
+# %% exercise="10_stampede.swr" minutes=12
 def read_swr(cache, key, load, later):
     """The value of `key`, fresh for 60 s and then served for up to 600 s more while renewed.
 
@@ -181,6 +215,17 @@ def read_swr(cache, key, load, later):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# The copy must stay in the cache for 660 s. How can a reader tell whether it is older than 60?
+
+# %% [markdown] tags=["hint"]
+# `cache.pttl(key)` is what is left in milliseconds: at most 600,000 means no longer fresh.
+# `cache.set(f"renew:{key}", "1", nx=True, ex=30)` is true for one reader.
+
+# %% [markdown] tags=["hint"]
+# An inner `def fill():` loads, stores with `ex=660`, deletes the flag and returns the value.
+# Nothing stored: `return fill()`. Old and flag taken: `later(fill)`. Then return the stored value.
+
 # %%
 cachelab.check("10_stampede.swr", read_swr)
 
@@ -197,7 +242,7 @@ cachelab.check("10_stampede.swr", read_swr)
 # the load and stores the result for `ttl` seconds. Other reads return the copy.
 
 
-# %% exercise="10_stampede.early"
+# %% exercise="10_stampede.early" minutes=10
 def read_early(cache, key, load, ttl, beta):
     """The value of `key`, renewed by chance before its `ttl` seconds are over.
 
@@ -216,6 +261,17 @@ def read_early(cache, key, load, ttl, beta):
     return value
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What is stored is more than the value: the time of the load goes with it.
+
+# %% [markdown] tags=["hint"]
+# Store `json.dumps({"value": value, "took": took})`, with `took` from two calls of
+# `time.monotonic()` around the load. `cache.pttl(key) / 1000` is the time left.
+
+# %% [markdown] tags=["hint"]
+# A hit returns `copy["value"]` if `left > copy["took"] * beta * -math.log(1 - random.random())`;
+# otherwise go on as after a miss: load, store and return.
 
 # %%
 cachelab.check("10_stampede.early", read_early)

@@ -58,7 +58,7 @@ def writer(cache, db):
 # eleven orders that are possible, one leaves the old address in the cache. Which?
 
 
-# %% exercise="11_stale_data.twice"
+# %% exercise="11_stale_data.twice" minutes=8
 def order_against_two_deletes():
     """An order of the steps of reader and writer that leaves the old address in the cache.
 
@@ -75,6 +75,16 @@ def order_against_two_deletes():
     ]
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# The reader must miss first. Which of the writer's steps sees to that?
+
+# %% [markdown] tags=["hint"]
+# The SELECT has to come before the UPDATE, so that it finds the old row. And the SET?
+
+# %% [markdown] tags=["hint"]
+# First the writer's DEL, then the reader's GET and SELECT, then all that the writer has left; the
+# SET comes last.
 
 # %%
 cachelab.check("11_stale_data.twice", order_against_two_deletes)
@@ -122,7 +132,7 @@ def flag_deleting_writer(cache, db):
 # the cache. Find one.
 
 
-# %% exercise="11_stale_data.flag"
+# %% exercise="11_stale_data.flag" minutes=12
 def order_against_the_flag():
     """An order of the steps of first, second and writer that leaves the old address in the cache.
 
@@ -144,6 +154,17 @@ def order_against_the_flag():
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# The writer voids the first reader's lease. What makes it look valid again?
+
+# %% [markdown] tags=["hint"]
+# When `first` has its old row and the writer is through, `second` misses and takes the lease. Now
+# let `first` fill.
+
+# %% [markdown] tags=["hint"]
+# first GET, first SET, first SELECT, writer UPDATE, writer DEL, second GET, second SET, first EVAL;
+# then the rest of `second`.
+
 # %%
 cachelab.check("11_stale_data.flag", order_against_the_flag)
 
@@ -164,7 +185,7 @@ cachelab.check("11_stale_data.flag", order_against_the_flag)
 # transaction that fails if somebody has changed the key, is another way.
 
 
-# %% exercise="11_stale_data.versioned"
+# %% exercise="11_stale_data.versioned" minutes=10
 def put_if_newer(cache, key, row):
     """Store `row` as JSON under `key` for 300 s, if it is newer than what is there.
 
@@ -180,6 +201,17 @@ def put_if_newer(cache, key, row):
     return bool(cache.eval(script, 1, key, json.dumps(row), row["version"]))
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Compare and store in one step, or another process comes in between. A Lua script is one step.
+
+# %% [markdown] tags=["hint"]
+# In the script: GET the key; if there is something and its version is not below
+# `tonumber(ARGV[2])`, return 0; else SET with EX 300 and return 1.
+
+# %% [markdown] tags=["hint"]
+# `if kept and cjson.decode(kept).version >= tonumber(ARGV[2]) then return 0 end`; call it with
+# `cache.eval(script, 1, key, json.dumps(row), row["version"])`.
 
 # %%
 cachelab.check("11_stale_data.versioned", put_if_newer)
@@ -197,7 +229,7 @@ cachelab.check("11_stale_data.versioned", put_if_newer)
 # lease answers from the database and does not fill.
 
 
-# %% exercise="11_stale_data.lease"
+# %% exercise="11_stale_data.lease" minutes=12
 def read_with_lease(cache, db, user_id, token):
     """A user's row; a miss fills the cache only while the lease is still this reader's.
 
@@ -223,6 +255,17 @@ def read_with_lease(cache, db, user_id, token):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Four steps on a miss: GET, take the lease, query, fill. Which of them must know the token?
+
+# %% [markdown] tags=["hint"]
+# Take it with `cache.set(lease, token, nx=True, ex=10)`. The fill is a script: only if the lease
+# still holds this token, delete it and SET the row.
+
+# %% [markdown] tags=["hint"]
+# `if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end`, then DEL KEYS[2], then SET KEYS[1]
+# with EX 300; and return the row in every case.
+
 # %%
 cachelab.check("11_stale_data.lease", read_with_lease)
 
@@ -241,7 +284,7 @@ cachelab.check("11_stale_data.lease", read_with_lease)
 # cache is dead, ask the database. When that fails too, nobody is let through.
 
 
-# %% exercise="11_stale_data.permission"
+# %% exercise="11_stale_data.permission" minutes=8
 def may(cache, db, user_id, permission):
     """Whether a user has a permission: True or False.
 
@@ -267,6 +310,17 @@ def may(cache, db, user_id, permission):
     return permission in allowed
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Begin with the permissions that are never answered from a copy.
+
+# %% [markdown] tags=["hint"]
+# For the others it is cache-aside on the whole list, with `ex=10`, and an empty list is a value.
+# Both cache commands may fail.
+
+# %% [markdown] tags=["hint"]
+# `if permission.startswith("orders:"): return permission in db.permissions(user_id)`; for the rest
+# GET and SET each in a small try of its own.
 
 # %%
 cachelab.check("11_stale_data.permission", may)

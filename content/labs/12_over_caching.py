@@ -33,7 +33,7 @@ from cachelab.exercises.lab_12_over_caching import Item, Read
 # is another kind of key, `product_list:v1:3`.
 
 
-# %% exercise="12_over_caching.report"
+# %% exercise="12_over_caching.report" minutes=15
 def report(run, name, table, seconds):
     """What one kind of key, such as "product", does for the shop.
 
@@ -80,6 +80,19 @@ def report(run, name, table, seconds):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# One loop over the trace is enough. Which events belong to the kind? Which belong to the table?
+# Everything else is somebody else's.
+
+# %% [markdown] tags=["hint"]
+# A key's kind is `event.on.split(':')[0]`, a write's table `event.on.split(' ')[0]`. Remember each
+# miss under its actor and its key.
+
+# %% [markdown] tags=["hint"]
+# At a fill: `since = missed.pop((event.actor, event.on), None)`; if that is not None, the query
+# took `event.at - event.took - since`. `saved` is `(hits * query - time of all commands) /
+# seconds`.
+
 # %%
 cachelab.check("12_over_caching.report", report)
 
@@ -96,7 +109,7 @@ cachelab.check("12_over_caching.report", report)
 # read of it is one more miss of the same kind.
 
 
-# %% exercise="12_over_caching.why_missed"
+# %% exercise="12_over_caching.why_missed" minutes=12
 def why_missed(run):
     """Count the misses of a trace by their reason.
 
@@ -125,6 +138,18 @@ def why_missed(run):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Go through the events in order and remember for each key what a later miss will have to know:
+# whether it was filled, until when that lasts, whether it was deleted.
+
+# %% [markdown] tags=["hint"]
+# `ends[key] = event.at + ttl` at a fill, infinity for `no TTL`. A delete counts only if there is a
+# copy that has not expired yet; a fill makes it forgotten.
+
+# %% [markdown] tags=["hint"]
+# At a miss: not in `ends`: first. In the set of deleted keys: written. `event.at >= ends[key]`:
+# expired. Otherwise: evicted.
+
 # %%
 cachelab.check("12_over_caching.why_missed", why_missed)
 
@@ -143,7 +168,7 @@ cachelab.check("12_over_caching.why_missed", why_missed)
 cachelab.show(Read)
 
 
-# %% exercise="12_over_caching.rates"
+# %% exercise="12_over_caching.rates" minutes=8
 def rates(reads):
     """Three rates of a list of `Read`, each a share of 1.
 
@@ -166,6 +191,16 @@ def rates(reads):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# All three are divided by something of *all* reads: their number, or their queries' time.
+
+# %% [markdown] tags=["hint"]
+# A read that waited for another's query is a hit, but not at once. For the time, add up `waited`
+# and `query` over all reads, the misses too.
+
+# %% [markdown] tags=["hint"]
+# "time" is `1 - sum(waited) / sum(query)`; with no reads, None three times.
+
 # %%
 cachelab.check("12_over_caching.rates", rates)
 
@@ -184,7 +219,7 @@ cachelab.check("12_over_caching.rates", rates)
 cachelab.show(Item)
 
 
-# %% exercise="12_over_caching.choose"
+# %% exercise="12_over_caching.choose" minutes=10
 def choose(items, room):
     """The names of the items to cache, a list.
 
@@ -201,6 +236,17 @@ def choose(items, room):
     return chosen
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What does an item save in a second? And what does it take away from the others?
+
+# %% [markdown] tags=["hint"]
+# It saves `reads * (query - 0.0005)` and takes `size`. Put those first that save most per byte, and
+# leave out those that save nothing.
+
+# %% [markdown] tags=["hint"]
+# Go through them in that order; take each that still fits, and do not stop at the first that does
+# not.
 
 # %%
 cachelab.check("12_over_caching.choose", choose)

@@ -40,7 +40,7 @@ lab = cachelab.start()
 # with a `"value"` is a miss and gets replaced. A product is kept for 300 s, None for at most 5.
 
 
-# %% exercise="13_production_cache.envelope"
+# %% exercise="13_production_cache.envelope" minutes=10
 def read_product(cache, db, product_id):
     """A product (a dict) or None, whatever the cache holds.
 
@@ -59,6 +59,15 @@ def read_product(cache, db, product_id):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# What does your function do with a text that is no JSON, and with one that is JSON but not yours?
+
+# %% [markdown] tags=["hint"]
+# Let all that goes wrong while the copy is read end in the same place: the miss.
+
+# %% [markdown] tags=["hint"]
+# `json.loads(cache.get(key))["value"]` in a `try`; TypeError, ValueError and KeyError are misses.
+
 # %%
 cachelab.check("13_production_cache.envelope", read_product)
 
@@ -75,7 +84,7 @@ cachelab.check("13_production_cache.envelope", read_product)
 # this process: keep in it what you need to remember. Use `time.monotonic()`.
 
 
-# %% exercise="13_production_cache.breaker"
+# %% exercise="13_production_cache.breaker" minutes=12
 def read_guarded(cache, db, product_id, breaker):
     """A product as a dict, also when the cache does not answer.
 
@@ -106,6 +115,18 @@ def read_guarded(cache, db, product_id, breaker):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Two things have to be remembered: how many commands in a row have failed, and when the cache may
+# be tried again.
+
+# %% [markdown] tags=["hint"]
+# Before each command: three failures, and the time has not come? Then no command. After each: a
+# success sets the count to 0, a failure sets the time to now and 2 s.
+
+# %% [markdown] tags=["hint"]
+# `if breaker.get("failures", 0) >= 3 and time.monotonic() < breaker["again_at"]`: go to the
+# database at once.
+
 # %%
 cachelab.check("13_production_cache.breaker", read_guarded)
 
@@ -122,7 +143,7 @@ cachelab.check("13_production_cache.breaker", read_guarded)
 # taken for fresh after 60 s. `time.time()` is the clock.
 
 
-# %% exercise="13_production_cache.two_ends"
+# %% exercise="13_production_cache.two_ends" minutes=15
 def read_stale(cache, db, product_id):
     """A product as a dict: fresh, or up to 600 seconds past its TTL while one reader renews it.
 
@@ -150,6 +171,18 @@ def read_stale(cache, db, product_id):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Redis knows one end, the later one. The earlier one has to be in the copy itself.
+
+# %% [markdown] tags=["hint"]
+# Store {"value": ..., "fresh_until": time.time() + life} for life + 600 s, and ask `fresh_until`
+# when you read. `SET NX` on another key picks the one who renews.
+
+# %% [markdown] tags=["hint"]
+# `life = 60 * (1 - 0.15 * random.random())`; past `fresh_until`, whoever gets
+# `cache.set(f"renew:{key}", 1, nx=True, ex=30)` starts a thread that fills, and everybody returns
+# the value at once.
+
 # %%
 cachelab.check("13_production_cache.two_ends", read_stale)
 
@@ -166,7 +199,7 @@ cachelab.check("13_production_cache.two_ends", read_stale)
 # error, never two of them.
 
 
-# %% exercise="13_production_cache.metrics"
+# %% exercise="13_production_cache.metrics" minutes=8
 def read_counted(cache, db, product_id, counts):
     """A product (a dict) or None, also when the cache does not answer; and its numbers.
 
@@ -193,6 +226,16 @@ def read_counted(cache, db, product_id, counts):
         counts[seen] += 1
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Which of the three is a read that met a dead cache? It is counted once, however many commands
+# failed.
+
+# %% [markdown] tags=["hint"]
+# Decide what the read was in one place, and count it in one place.
+
+# %% [markdown] tags=["hint"]
+# Count the load before you call `db.product`: one that raises is a load all the same.
 
 # %%
 cachelab.check("13_production_cache.metrics", read_counted)

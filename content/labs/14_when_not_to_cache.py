@@ -57,7 +57,7 @@ for rule, meaning in RULES.items():
 # and where it could free three, leaving it out is wrong. For some cases more than one answer is right. The reason is for yourself in a year: at least four words.
 
 
-# %% exercise="14_when_not_to_cache.cases"
+# %% exercise="14_when_not_to_cache.cases" minutes=15
 def judge_cases():
     """A verdict on each of the ten cases, with the rule that decides, and your reason.
 
@@ -83,6 +83,18 @@ def judge_cases():
     }
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# For each case work out three numbers: reads per write, rate x time (keys x reads x query: the busy
+# connections), and the reads that fall into one budget.
+
+# %% [markdown] tags=["hint"]
+# Budget 0 or unknown: no cache. Far more rows read than shown: fix the query. Less than half a
+# connection busy: traffic. Many connections busy and a budget: cache.
+
+# %% [markdown] tags=["hint"]
+# Cache: "auction", "countries", and "best sellers" (or fix it). Fix the query: "my orders". The
+# other six stay without a cache, each for a rule of its own.
 
 # %%
 cachelab.check("14_when_not_to_cache.cases", judge_cases)
@@ -115,7 +127,7 @@ review(judge_cases)
 # the orders that it shows. SQLite keeps a date as text, `2025-03-31`. Try `EXPLAIN QUERY PLAN` on `lab.db`.
 
 
-# %% exercise="14_when_not_to_cache.index"
+# %% exercise="14_when_not_to_cache.index" minutes=12
 def repair(db):
     """Add an index to the shop, and give the text of the repaired query.
 
@@ -133,6 +145,17 @@ def repair(db):
         ORDER BY placed_on DESC, id DESC"""
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Two things are wrong: nothing is sorted by customer, and `substr` hides the column from any index.
+
+# %% [markdown] tags=["hint"]
+# Leave the column bare: from `:first` on, and before `:after`. Then the index: first what is
+# compared with `=`, then what is compared with a range.
+
+# %% [markdown] tags=["hint"]
+# `CREATE INDEX IF NOT EXISTS ... ON orders (user_id, placed_on)`, and `WHERE user_id = :user AND
+# placed_on >= :first AND placed_on < :after` with the same ORDER BY.
 
 # %%
 cachelab.check("14_when_not_to_cache.index", repair)
@@ -162,7 +185,7 @@ cachelab.check("14_when_not_to_cache.index", repair)
 # Write it without the cache: right after every write, by whomever, and with one query.
 
 
-# %% exercise="14_when_not_to_cache.uncached"
+# %% exercise="14_when_not_to_cache.uncached" minutes=8
 def spent(cache, db, user_id):
     """What a customer has spent so far, in cents: int, 0 for a customer without orders.
 
@@ -175,6 +198,17 @@ def spent(cache, db, user_id):
         return connection.execute(sa.text(asked), {"user": user_id}).scalar_one()
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Who clears `spent:v1:<id>` when an order is placed, discounted, moved or cancelled? Which line
+# makes the function slow?
+
+# %% [markdown] tags=["hint"]
+# Let the database add up: one SELECT with `sum(total_cents)`. What does a sum over no rows give?
+
+# %% [markdown] tags=["hint"]
+# `SELECT coalesce(sum(total_cents), 0) FROM orders WHERE user_id = :user`, and no line that
+# mentions the cache.
 
 # %%
 cachelab.check("14_when_not_to_cache.uncached", spent)
@@ -202,7 +236,7 @@ cachelab.check("14_when_not_to_cache.uncached", spent)
 # and without fetching rows that are not shown.
 
 
-# %% exercise="14_when_not_to_cache.n_plus_one"
+# %% exercise="14_when_not_to_cache.n_plus_one" minutes=10
 def order_page(db, user_id):
     """A customer's orders, the newest (highest id) first, each with its product's name.
 
@@ -219,6 +253,16 @@ def order_page(db, user_id):
         return [dict(row._mapping) for row in rows]
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# How many queries does the page ask for a customer with 3 orders? And with 30?
+
+# %% [markdown] tags=["hint"]
+# Join `orders` with `products`. What becomes of an order whose product was removed?
+
+# %% [markdown] tags=["hint"]
+# `FROM orders o LEFT JOIN products p ON p.id = o.product_id WHERE o.user_id = :user ORDER BY o.id
+# DESC`, and each row becomes a dict.
 
 # %%
 cachelab.check("14_when_not_to_cache.n_plus_one", order_page)

@@ -36,7 +36,7 @@ lab = cachelab.start()
 # do the misses alone fill it?
 
 
-# %% exercise="15_operations.floor"
+# %% exercise="15_operations.floor" minutes=5
 def lowest_hit_rate(reads, query_time, slots):
     """The hit rate, 0 to 1, below which the misses are more than the database can do.
 
@@ -48,6 +48,15 @@ def lowest_hit_rate(reads, query_time, slots):
     return max(0.0, 1 - slots / needed) if needed else 0.0
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# How many slots would be busy if every read were a miss?
+
+# %% [markdown] tags=["hint"]
+# `reads * query_time` slots would be. Only the share that misses may need at most `slots`.
+
+# %% [markdown] tags=["hint"]
+# `1 - slots / (reads * query_time)`, but never below 0, and 0 if nobody reads.
 
 # %%
 cachelab.check("15_operations.floor", lowest_hit_rate)
@@ -68,7 +77,7 @@ cachelab.check("15_operations.floor", lowest_hit_rate)
 # With nothing to compare, nobody is woken.
 
 
-# %% exercise="15_operations.alert"
+# %% exercise="15_operations.alert" minutes=8
 def should_alert(pods, baseline):
     """Whether the hit rate has dropped by so much that somebody has to get up: True or False.
 
@@ -83,6 +92,17 @@ def should_alert(pods, baseline):
     return misses > 1.5 * expected and misses - expected >= 50
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Add up hits and misses of all pods before you divide anything.
+
+# %% [markdown] tags=["hint"]
+# Expected misses: all reads of the window, times yesterday's misses, divided by yesterday's reads.
+# When can that not be computed?
+
+# %% [markdown] tags=["hint"]
+# `expected = (hits + misses) * baseline[1] / sum(baseline)`, then `misses > 1.5 * expected and
+# misses - expected >= 50`.
 
 # %%
 cachelab.check("15_operations.alert", should_alert)
@@ -109,7 +129,7 @@ cachelab.check("15_operations.alert", should_alert)
 # for about a thousand keys, and nothing is changed. Keys may expire while you look.
 
 
-# %% exercise="15_operations.register"
+# %% exercise="15_operations.register" minutes=12
 def audit(cache, register):
     """What is wrong, as a list of pairs (key or prefix, problem), in any order.
 
@@ -140,6 +160,17 @@ def audit(cache, register):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Two parts: the register by itself, then the keys, page by page, with their TTLs.
+
+# %% [markdown] tags=["hint"]
+# `cache.scan_iter(count=500)` gives the keys; put their `pttl` into one pipeline a page. -1 means
+# no TTL, -2 means that the key is gone.
+
+# %% [markdown] tags=["hint"]
+# `max((p for p in register if key.startswith(p)), key=len, default=None)` is the prefix that
+# counts; `left > 1_000 * register[prefix]['ttl']` is too long.
+
 # %%
 cachelab.check("15_operations.register", audit)
 
@@ -155,7 +186,7 @@ cachelab.check("15_operations.register", audit)
 # called `price[eur]:`.
 
 
-# %% exercise="15_operations.flush"
+# %% exercise="15_operations.flush" minutes=8
 def flush(cache, namespace):
     """Delete every key that begins with the text `namespace`; returns how many were deleted.
 
@@ -171,6 +202,17 @@ def flush(cache, namespace):
     return gone
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# `cache.scan_iter(match=..., count=1_000)` walks in pages; collect at most 1,000 keys, delete them,
+# go on.
+
+# %% [markdown] tags=["hint"]
+# `UNLINK` with no key is an error, and its answer is the number of keys it deleted.
+
+# %% [markdown] tags=["hint"]
+# Escape first: `"".join("\\" + c if c in "*?[]\\" else c for c in namespace)`; then `while page :=
+# list(islice(keys, 1_000)): gone += cache.unlink(*page)`.
 
 # %%
 cachelab.check("15_operations.flush", flush)
@@ -189,7 +231,7 @@ cachelab.check("15_operations.flush", flush)
 # `ThreadPoolExecutor(workers)` or your own.
 
 
-# %% exercise="15_operations.warm"
+# %% exercise="15_operations.warm" minutes=12
 def warm_up(cache, load, counts, most, workers):
     """Fill the `most` hottest products; returns how many copies were stored.
 
@@ -213,6 +255,18 @@ def warm_up(cache, load, counts, most, workers):
         return sum(pool.map(fill, hottest))
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Write a function that fills one product, then let a pool of `workers` threads call it for the
+# hottest.
+
+# %% [markdown] tags=["hint"]
+# `sorted(counts, key=counts.get, reverse=True)[:most]` are the hottest. In the pool an exception
+# must stay in the one fill that raised it.
+
+# %% [markdown] tags=["hint"]
+# Fill: if `cache.exists(key)`, return False; `load` in a try; `cache.set(key, text,
+# ex=random.randint(240, 300))`, return True. Then `sum(pool.map(fill, hottest))`.
 
 # %%
 cachelab.check("15_operations.warm", warm_up)

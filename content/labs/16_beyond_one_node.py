@@ -38,7 +38,7 @@ lab = cachelab.start()
 # slot, and the users in many. The ids come from outside and may be any text: `""` and `"}"` have been seen.
 
 
-# %% exercise="16_beyond_one_node.tags"
+# %% exercise="16_beyond_one_node.tags" minutes=6
 def key(kind, user):
     """The key of one kind of data of one user.
 
@@ -49,6 +49,15 @@ def key(kind, user):
     return f"{{user:{user}}}:{kind}"
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What must be in the braces: what all keys of one user share, and no two users do.
+
+# %% [markdown] tags=["hint"]
+# `{}` with nothing inside is no tag. What does your key look like for the user ''? And for '}'?
+
+# %% [markdown] tags=["hint"]
+# Something of your own inside helps: `f"{{user:{user}}}:{kind}"`.
 
 # %%
 cachelab.check("16_beyond_one_node.tags", key)
@@ -64,7 +73,7 @@ cachelab.check("16_beyond_one_node.tags", key)
 # from it for a second. A missing key can be hot too.
 
 
-# %% exercise="16_beyond_one_node.local"
+# %% exercise="16_beyond_one_node.local" minutes=8
 def read_hot(cluster, key, local, now):
     """The value of a key, at most 1 s old: a text, or None if the cluster has none.
 
@@ -82,6 +91,17 @@ def read_hot(cluster, key, local, now):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Keep the value together with the second at which you asked for it.
+
+# %% [markdown] tags=["hint"]
+# A value that is None is an answer too: ask whether the key is in `local`, not whether its value is
+# true. And make room before the 101st.
+
+# %% [markdown] tags=["hint"]
+# `value, since = local.get(key, (None, None))`; if `since is None or now - since > 1`, then `if
+# len(local) >= 100: local.clear()` and `local[key] = (cluster.get(key), now)`.
+
 # %%
 cachelab.check("16_beyond_one_node.local", read_hot)
 
@@ -97,7 +117,7 @@ cachelab.check("16_beyond_one_node.local", read_hot)
 # your function by themselves, and have to get the same names.
 
 
-# %% exercise="16_beyond_one_node.copies"
+# %% exercise="16_beyond_one_node.copies" minutes=8
 def copy_keys(key, ranges):
     """Names for copies of `key`: a list of texts, exactly one name for each node.
 
@@ -115,6 +135,17 @@ def copy_keys(key, ranges):
             return list(names.values())
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# You cannot choose a slot, but you can try names until one falls where you want it.
+
+# %% [markdown] tags=["hint"]
+# Try `{0}:key`, `{1}:key`, `{2}:key`... in order; so everybody finds the same names. The tag stands
+# in front, since the first braces count.
+
+# %% [markdown] tags=["hint"]
+# For n in itertools.count(): `name = f"{{{n}}}:{key}"`, find the range that has
+# `key_slot(name.encode())`, `names.setdefault(range, name)`; stop when each range has one.
 
 # %%
 cachelab.check("16_beyond_one_node.copies", copy_keys)
@@ -138,7 +169,7 @@ cachelab.check("16_beyond_one_node.copies", copy_keys)
 # seen on another replica. If the replica is down, ask the primary.
 
 
-# %% exercise="16_beyond_one_node.replica"
+# %% exercise="16_beyond_one_node.replica" minutes=10
 def read(primary, replica, key, session):
     """The row under `key`, a dict, or None; never older than what this session wrote or saw.
 
@@ -164,6 +195,17 @@ def read(primary, replica, key, session):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Ask the replica first. What does the session know that tells whether its answer is new enough?
+
+# %% [markdown] tags=["hint"]
+# A value that is missing has version 0. If the replica's version is below `session.get(key, 0)`,
+# ask the primary. Then remember what was seen.
+
+# %% [markdown] tags=["hint"]
+# `stored = replica.get(key)` in a try; `version = json.loads(stored)['version'] if stored else 0`;
+# if it is too low, the same with `primary`; at the end `session[key] = max(seen, version)`.
+
 # %%
 cachelab.check("16_beyond_one_node.replica", read)
 
@@ -180,7 +222,7 @@ cachelab.check("16_beyond_one_node.replica", read)
 # `again`, and somebody will write it once more after the failover.
 
 
-# %% exercise="16_beyond_one_node.failover"
+# %% exercise="16_beyond_one_node.failover" minutes=10
 def save(primary, key, value, replicas, again):
     """Store `value` for 300 s; True if all replicas have acknowledged it, within 100 ms.
 
@@ -200,6 +242,18 @@ def save(primary, key, value, replicas, again):
     return False
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# WAIT answers for the connection it comes on. Which connection does your WAIT use, and which one
+# your SET?
+
+# %% [markdown] tags=["hint"]
+# `line = primary.client()` keeps one connection: `line.set(...)`, `line.wait(...)`. Compare what
+# WAIT says with `replicas`; it does not raise when there are fewer.
+
+# %% [markdown] tags=["hint"]
+# In a try: SET with ex=300, `have = line.wait(replicas, 100)`; on a RedisError `have = -1`. If
+# `have >= replicas` return True; else append (key, value) to `again`, and return False.
 
 # %%
 cachelab.check("16_beyond_one_node.failover", save)

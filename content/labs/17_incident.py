@@ -60,7 +60,7 @@ run.grep("not found", since="03:07", most=4)
 # `best` (12 s); pods are restarted every 80 s, which is no fault.
 
 
-# %% exercise="17_incident.diagnose"
+# %% exercise="17_incident.diagnose" minutes=14
 def diagnose():
     """The six faults, each with the numbers of journal entries that show it.
 
@@ -77,6 +77,19 @@ def diagnose():
     }
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Begin with what customers complain of, follow one of them by their `r` number, and look at what
+# happened to that key before.
+
+# %% [markdown] tags=["hint"]
+# `run.grep('WARN')`, `run.grep('no TTL')`, `run.grep('stock:v1', most=20)`,
+# `run.grep('lock:best')`, `run.grep('GET search', since='03:02')` and `run.grep(who='price-job
+# j1')` each lead to one.
+
+# %% [markdown] tags=["hint"]
+# Planted are one_ttl, absent_for_ever, hash_in_key, lock_without_token, delete_before_commit and
+# pool_of_100; cite one number of each of those searches.
 
 # %%
 cachelab.check("17_incident.diagnose", diagnose)
@@ -96,7 +109,7 @@ cachelab.show(parts.one_ttl_absent_for_ever)
 # nobody clears "not found". Within the bound, copies that were made together should end apart.
 
 
-# %% exercise="17_incident.lifetime"
+# %% exercise="17_incident.lifetime" minutes=7
 def lifetime(kind, found):
     """Whole seconds, from 1, that a new copy lives.
 
@@ -109,6 +122,17 @@ def lifetime(kind, found):
     return max(1, int(longest * random.uniform(0.8, 1)))
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Which bound applies? The kind's, and for something that was not found also the one of `absent`,
+# whichever is shorter.
+
+# %% [markdown] tags=["hint"]
+# Take something random off the bound, never add: then it holds, and copies made together end apart.
+
+# %% [markdown] tags=["hint"]
+# `bound = LONGEST[kind] if found else min(LONGEST[kind], LONGEST['absent'])`, then `max(1,
+# int(bound * random.uniform(0.8, 1)))`.
 
 # %%
 cachelab.check("17_incident.lifetime", lifetime)
@@ -123,7 +147,7 @@ cachelab.check("17_incident.lifetime", lifetime)
 cachelab.show(parts.hash_in_key)
 
 
-# %% exercise="17_incident.key"
+# %% exercise="17_incident.key" minutes=4
 def search_key(words):
     """The key of a search's results: a text that begins with "search:".
 
@@ -134,6 +158,16 @@ def search_key(words):
     return f"search:v1:{words}"
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What would another process, or this one after a restart, make of the same words?
+
+# %% [markdown] tags=["hint"]
+# The words themselves are a fine key. If it must be short, take a real digest, whole:
+# `hashlib.sha256`.
+
+# %% [markdown] tags=["hint"]
+# f"search:v1:{words}"
 
 # %%
 cachelab.check("17_incident.key", search_key)
@@ -154,7 +188,7 @@ cachelab.show(parts.lock_without_token)
 # else's: neither free it nor store under it. (`10_stampede` has this lock, taken apart.)
 
 
-# %% exercise="17_incident.lock"
+# %% exercise="17_incident.lock" minutes=10
 def rebuild(cache, key, load, ttl):
     """The value of `key`, loaded and stored by one process at a time; None if another has the lock.
 
@@ -183,6 +217,18 @@ def rebuild(cache, key, load, ttl):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# Four things: a token of your own, a second look at the key, a lock that outlasts the slowest
+# query, and a release that only frees your own.
+
+# %% [markdown] tags=["hint"]
+# `cache.set(lock, token, nx=True, ex=30)`. Release and store by a script each, which compares the
+# token first; release in `finally`.
+
+# %% [markdown] tags=["hint"]
+# FILL: `if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end`, then SET KEYS[2] to ARGV[2]
+# with EX ARGV[3]: `cache.eval(FILL, 2, lock, key, token, text, ttl)`.
+
 # %%
 cachelab.check("17_incident.lock", rebuild)
 
@@ -193,7 +239,7 @@ cachelab.check("17_incident.lock", rebuild)
 cachelab.show(parts.delete_before_commit)
 
 
-# %% exercise="17_incident.prices"
+# %% exercise="17_incident.prices" minutes=5
 def change_prices(cache, db, prices):
     """Change all these prices in one transaction; no customer keeps an old one.
 
@@ -209,6 +255,17 @@ def change_prices(cache, db, prices):
     cache.delete(*(f"product:v1:{product}" for product in prices))
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# What does a customer find who comes between the delete and the commit, and where does it go?
+
+# %% [markdown] tags=["hint"]
+# All updates and the commit first. When `with ... begin():` is used, the commit is at the end of
+# the block.
+
+# %% [markdown] tags=["hint"]
+# `with db.session() as session:` the updates, `session.commit()`; after the block
+# `cache.delete(*(f'product:v1:{p}' for p in prices))`.
 
 # %%
 cachelab.check("17_incident.prices", change_prices)
@@ -228,7 +285,7 @@ cachelab.show(parts.pool_of_100)
 # and there are two pods, and for a moment three. A trip takes 2 ms, and up to 140 callers come in one instant.
 
 
-# %% exercise="17_incident.pool"
+# %% exercise="17_incident.pool" minutes=5
 def connect(wire):
     """A connection pool of redis-py for one pod: at most 100 connections.
 
@@ -241,6 +298,17 @@ def connect(wire):
     ### END SOLUTION
 
 
+# %% [markdown] tags=["hint"]
+# With trips of 2 ms a few dozen connections serve hundreds of callers, if these wait instead of
+# being refused.
+
+# %% [markdown] tags=["hint"]
+# redis-py has a pool in which callers wait. How many connections may it have, and how long may
+# somebody wait?
+
+# %% [markdown] tags=["hint"]
+# `redis.BlockingConnectionPool(max_connections=50, timeout=1, **wire)`
+
 # %%
 cachelab.check("17_incident.pool", connect)
 
@@ -251,7 +319,7 @@ cachelab.check("17_incident.pool", connect)
 # `incident.play(night, {"search_key": search_key})` plays the night with one part mended.
 
 
-# %% exercise="17_incident.all"
+# %% exercise="17_incident.all" minutes=5
 def mended():
     """Your five functions, by the names of the parts.
 
@@ -268,6 +336,16 @@ def mended():
     }
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# The five parts are lifetime, search_key, rebuild, change_prices and connect.
+
+# %% [markdown] tags=["hint"]
+# Return a dict with your five functions, under their own names, not called.
+
+# %% [markdown] tags=["hint"]
+# `{'lifetime': lifetime, 'search_key': search_key, 'rebuild': rebuild, 'change_prices':
+# change_prices, 'connect': connect}`
 
 # %%
 cachelab.check("17_incident.all", mended)
@@ -298,7 +376,7 @@ for name, purpose in incident.TEMPLATE.items():
     print(f"{name:10} {purpose}")
 
 
-# %% exercise="17_incident.postmortem"
+# %% exercise="17_incident.postmortem" minutes=10
 def postmortem():
     """The post-mortem of that night: a dict with the six sections.
 
@@ -341,6 +419,17 @@ def postmortem():
     }
     ### END SOLUTION
 
+
+# %% [markdown] tags=["hint"]
+# Write for somebody who was asleep. The numbers are in `run.score`, the times in the journal.
+
+# %% [markdown] tags=["hint"]
+# A cause is what made it possible: no test with two processes, a default nobody chose, a register
+# that does not exist.
+
+# %% [markdown] tags=["hint"]
+# Six keys: summary, impact and detection are texts; timeline is pairs, causes a dict of the six
+# faults, actions are triples with a role and a date such as 2026-01-15.
 
 # %%
 cachelab.check("17_incident.postmortem", postmortem)

@@ -18,11 +18,17 @@ from tried import ANY_JSON, cut, is_sentence, printed, tried
 from tools import build as builder
 
 TITLE = "# %% [markdown]\n# # Read\n"
-EXERCISE = """# %% exercise="90_fuzz.read"
+EXERCISE = """# %% exercise="90_fuzz.read" minutes=5
 def read(cache):
     ### BEGIN SOLUTION
     return cache.get("user:1")
     ### END SOLUTION
+# %% [markdown] tags=["hint"]
+# First.
+# %% [markdown] tags=["hint"]
+# Then.
+# %% [markdown] tags=["hint"]
+# At last.
 """
 HEADERS = st.sampled_from(
     [
@@ -42,6 +48,11 @@ HEADERS = st.sampled_from(
         '# %% [markdown] tags=["solution"]',
         '# %% exercise="90_fuzz.read"',
         '# %% exercise="90_fuzz.write"',
+        '# %% exercise="90_fuzz.write" minutes=5',
+        "# %% minutes=5",
+        '# %% minutes="5"',
+        '# %% [markdown] tags=["hint"]',
+        '# %% tags=["hint"]',
         '# %% exercise="91_other.read"',
         "# %% exercise=7",
         '# %% exercise={"a": "b"}',

@@ -1,18 +1,22 @@
 """The exercises: which there are, judging an answer, and hints.
 
-One module a lab, `lab_05_cache_aside.py`, with a list `EXERCISES`; it is found by its name.
+What each exercise is stands in `catalogue.json`, made from the labs' sources by `make notebooks`.
+The judge of "05_cache_aside.read" is the function `judge_read` in `lab_05_cache_aside.py`.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
-import pkgutil
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cachelab.judge.exercise import Exercise
@@ -54,8 +58,7 @@ class UnknownExercise(OneSentence, ValueError):
 
 def labs() -> list[str]:
     """The stems of the labs that have exercises, in order."""
-    found = pkgutil.iter_modules(__path__)
-    return sorted(one.name.removeprefix("lab_") for one in found if one.name.startswith("lab_"))
+    return sorted(_labs())
 
 
 def catalogue(lab: str | None = None) -> list[Exercise]:
@@ -80,12 +83,32 @@ def find(exercise_id: str) -> Exercise:
 
 def _of_lab(stem: str) -> list[Exercise]:
     module = import_module(f"{__name__}.lab_{stem}")
-    exercises: list[Exercise] = module.EXERCISES
-    ids = Counter(exercise.id for exercise in exercises)
-    for exercise in exercises:
-        if exercise.lab != stem or ids[exercise.id] > 1:
-            raise ValueError(f"{module.__name__} has {exercise.id}: not its lab, or there twice.")
-    return exercises
+    return [Exercise(**facts, judge=_judge(module, facts["id"])) for facts in _labs()[stem]]
+
+
+def _judge(module: ModuleType, exercise_id: str) -> Any:
+    name = "judge_" + exercise_id.partition(".")[2]
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise ValueError(
+            f"{exercise_id} has no judge: write {name} in {module.__file__}."
+        ) from None
+
+
+def _labs() -> dict[str, list[dict[str, Any]]]:
+    """What the catalogue says of each exercise, by its lab's stem."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for folder in __path__:
+        for facts in _read(folder):
+            found.setdefault(facts["id"].partition(".")[0], []).append(facts)
+    return found
+
+
+@cache
+def _read(folder: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads((Path(folder) / "catalogue.json").read_text("utf-8"))
+    return entries
 
 
 # Judging -------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -105,36 +104,3 @@ def judge_recall(answer: Any, trial: Trial) -> None:
 def _same(one: Any, other: Any) -> bool:
     # 0 and False, 1 and True are equal in Python and different in JSON.
     return type(one) is type(other) and bool(one == other)
-
-
-EXERCISES = [
-    Exercise(
-        id="00_start_here.remember",
-        title="Remember",
-        function="remember",
-        signature="remember(cache, key, value, seconds)",
-        minutes=4,
-        hints=(
-            "A redis-py client stores text: which function of Python's json module makes text of a"
-            " value?",
-            "`cache.set(key, text, ex=...)` stores a text together with its TTL in seconds.",
-            "One line: `cache.set(key, json.dumps(value), ex=seconds)`.",
-        ),
-        judge=judge_remember,
-    ),
-    Exercise(
-        id="00_start_here.recall",
-        title="Recall",
-        function="recall",
-        signature="recall(cache, key, default=None)",
-        minutes=5,
-        hints=(
-            "`cache.get(key)` gives the stored text, or None if there is none. When do you look for"
-            " None: before decoding, or after?",
-            "Before: afterwards, a stored `null` and nothing at all look the same.",
-            "`stored = cache.get(key)`; if `stored is None`, return the default; else"
-            " `json.loads(stored)`.",
-        ),
-        judge=judge_recall,
-    ),
-]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, finite
 from cachelab.models import ttl as ttl_model
 from cachelab.models import worth
@@ -353,69 +352,3 @@ def _close(found: float, right: float) -> bool:
 
 def _say(seconds: float) -> str:
     return f"{seconds * 1e3:,.4g} ms"
-
-
-EXERCISES = [
-    Exercise(
-        id="01_latency_freshness_cost.break_even",
-        title="From which hit rate on?",
-        function="break_even",
-        signature="break_even(query, lookup, store)",
-        minutes=8,
-        hints=(
-            "Write down what one read takes on average with the cache, if a share h of the reads"
-            " hits. What does every read pay? What do only those pay that miss?",
-            "Set equal what a read takes with the cache, `lookup + (1 - h) * (query + store)`, and"
-            " without it, `query`.",
-            "`h = (lookup + store) / (query + store)`; above 1 there is no such hit rate: None.",
-        ),
-        judge=judge_break_even,
-    ),
-    Exercise(
-        id="01_latency_freshness_cost.memory_bill",
-        title="The memory bill",
-        function="memory_bill",
-        signature="memory_bill(keys, size, reads, ttl, replicas, price)",
-        minutes=8,
-        hints=(
-            "The bound and the bill are plain products. For the usual size: for which share of the"
-            " time is the copy of one key there?",
-            "A copy is there for `ttl` seconds, and then gone until the next read, `1 / reads`"
-            " seconds later on average.",
-            "The share is `reads * ttl / (1 + reads * ttl)`, the same as the hit rate; `usual` is"
-            " `most` times that, `bill` is `most * (1 + replicas) * price`.",
-        ),
-        judge=judge_memory_bill,
-    ),
-    Exercise(
-        id="01_latency_freshness_cost.ttl_for",
-        title="From a budget to a TTL",
-        function="ttl_for",
-        signature="ttl_for(budget, jitter, window)",
-        minutes=8,
-        hints=(
-            "How old can the oldest answer get, for a given TTL? Add up all that prolongs a copy's"
-            " life.",
-            "The oldest answer is `ttl * (1 + jitter) + window` seconds old. That must not be more"
-            " than the budget.",
-            "`int((budget - window) / (1 + jitter))`, and None if that is less than 1.",
-        ),
-        judge=judge_ttl_for,
-    ),
-    Exercise(
-        id="01_latency_freshness_cost.decide",
-        title="Fill in the cards",
-        function="decide",
-        signature="decide(card)",
-        minutes=14,
-        hints=(
-            "Begin with the cards that rule something out: no origin, no budget, one user's own,"
-            " too large. The verdict names one card at a time, with the reason.",
-            "A TTL that uses up the budget gives the most hits, n / (1 + n) with n = reads * ttl."
-            " Compare that with what your `break_even` asks for; where it is less, no cache.",
-            'Session: "store". Stock and permissions: "nowhere". Order history: too large for its'
-            ' hits. The flag: "process". The rest: "shared", with the budget as TTL.',
-        ),
-        judge=judge_decide,
-    ),
-]

@@ -13,7 +13,6 @@ from typing import Any
 import redis
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.process.limits import say_error
 from cachelab.record.verdict import short
@@ -812,72 +811,3 @@ def _during_a_load(answer: Any, trial: Trial) -> None:
         " loading was old already.",
         trace=run,
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="02_in_memory.ttl",
-        title="A TTL, on a clock that is passed in",
-        function="make_ttl_cache",
-        signature="make_ttl_cache(load, ttl, clock)",
-        minutes=8,
-        hints=(
-            "What do you have to remember beside the value, so that you can tell later whether it"
-            " is too old? And at which moment do you look at the clock?",
-            "A dictionary from key to a pair: the value, and until when it may be served. Ask"
-            " `key in kept`, not whether the value is true.",
-            "`now = clock()` comes first. If the key is there and `now < until`, return the value;"
-            " else `value = load(key)`, then `kept[key] = value, now + ttl`.",
-        ),
-        judge=judge_ttl,
-    ),
-    Exercise(
-        id="02_in_memory.lru",
-        title="Bounded: the least recently used goes",
-        function="make_lru",
-        signature="make_lru(load, room)",
-        minutes=8,
-        hints=(
-            "Keep the keys in the order in which they were used. What has to happen to a key when"
-            " it is read?",
-            "In an `OrderedDict` the front is the oldest: `move_to_end(key)` on a hit,"
-            " `popitem(last=False)` when there is one too many.",
-            "On a miss: load, store, and then, `if len(kept) > room`, `popitem(last=False)`. In"
-            " this order, so that a failed load costs nobody their place.",
-        ),
-        judge=judge_lru,
-    ),
-    Exercise(
-        id="02_in_memory.refresh",
-        title="Refresh on start, then hourly",
-        function="make_table",
-        signature="make_table(load, clock)",
-        minutes=9,
-        hints=(
-            "Two variables are enough: the table, and the second at which the next load is due."
-            " When does each of them change?",
-            "Load once in `make_table` itself, outside of any `try`. In `table`, when the load is"
-            " due, put only the load into a `try`.",
-            "`nonlocal kept, due`; if `now >= due`: try `kept, due = load(), now + 3600`, except"
-            " Exception `due = now + 60`; return `kept`.",
-        ),
-        judge=judge_refresh,
-    ),
-    Exercise(
-        id="02_in_memory.broadcast",
-        title="A broadcast, with a TTL behind it",
-        function="open_pod",
-        signature="open_pod(cache, db)",
-        minutes=12,
-        hints=(
-            "It is your TTL cache with one step before it: hear what has been said since the last"
-            " read. When must the pod be subscribed?",
-            "Subscribe in `open_pod`. In `is_on`, before anything else, take messages until"
-            " `get_message()` gives None, and drop the flag that each one names.",
-            '`while (message := news.get_message()) is not None:` and, if its `"type"` is'
-            ' `"message"`, `kept.pop(message["data"], None)`. Then as in the first exercise, with'
-            " `time.monotonic()` and 60.",
-        ),
-        judge=judge_broadcast,
-    ),
-]

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
 from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product
@@ -537,73 +536,3 @@ def _expect_copy(trial: Trial, world: TrialWorld, one: int, least: int, most: in
         least - min(least, 5) < (left or 0) <= most,
         f"The copy under {key} lives {left:g} s; expected was {wanted}.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="03_distributed.session_store",
-        title="One session store for all pods",
-        function="session_store",
-        signature="session_store(cache)",
-        minutes=15,
-        hints=(
-            "Nothing may be remembered in the pod. Each of the three functions is one or two"
-            " commands to the cache, under `session:v1:<id>`.",
-            "`secrets.token_urlsafe(24)` draws an id. `cache.getex(key, ex=1800)` reads and"
-            " prolongs in one command; a GET and a SET would bring back what is deleted between"
-            " them.",
-            "log_in: if old_id is given, `cache.delete` its key; then draw an id, `cache.set(key,"
-            ' json.dumps({"user_id": user_id}), ex=1800)`, return the id. log_out: `cache.delete`.',
-        ),
-        judge=judge_session_store,
-    ),
-    Exercise(
-        id="03_distributed.key",
-        title="Keys that nobody can forge",
-        function="make_key",
-        signature="make_key(entity, version, item)",
-        minutes=10,
-        hints=(
-            "Which ids can go into a key as they are, and what could stand for the others?",
-            '`urllib.parse.quote(str(item), safe="")` leaves plain ids alone and turns the rest'
-            " into signs such as %3A. It makes long ids longer: those need a digest.",
-            "If the quoted id is longer than 100 characters, take"
-            ' `"sha256=" + hashlib.sha256(str(item).encode()).hexdigest()`; the `=` never comes out'
-            " of quote, so no plain id can look like it.",
-        ),
-        judge=judge_key,
-    ),
-    Exercise(
-        id="03_distributed.rollout",
-        title="Two releases at once",
-        function="rename",
-        signature="rename(cache, db, user_id, name, versions)",
-        minutes=7,
-        hints=(
-            "Every version that some running pod reads is a copy of the row. How many keys are"
-            " there?",
-            '`[f"user:{version}:{user_id}" for version in versions]` are the keys; first the'
-            " database, then the delete.",
-            "`db.update_user(user_id, name=name)`, then one `cache.delete(*keys)`.",
-        ),
-        judge=judge_rollout,
-    ),
-    Exercise(
-        id="03_distributed.read_many",
-        title="One trip for many keys",
-        function="read_many",
-        signature="read_many(cache, load, ids)",
-        minutes=15,
-        hints=(
-            "Three steps for the whole list, not for each id: one MGET, one load of what is"
-            " missing, one pipeline that stores it. Each is left out when it has nothing to do.",
-            "`wanted = list(dict.fromkeys(ids))` are the ids, each once; `cache.mget(keys)` gives a"
-            " list of texts and Nones in the order of the keys. `load(missing)` gives a dict;"
-            " `.get(one)` is None for an id that does not exist.",
-            "`with cache.pipeline() as pipe:` then `pipe.set(key, json.dumps(value), ex=30 if value"
-            " is None else 300)` for each missing id, then `pipe.execute()`. Return"
-            " `[found[one] for one in ids]`.",
-        ),
-        judge=judge_read_many,
-    ),
-]

@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from cachelab import edge
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
 from cachelab.judge.world import TrialWorld
 from cachelab.record.trace import Trace
@@ -740,72 +739,3 @@ def _roll_out(trial: Trial, answer: Any, shop: Any) -> None:
         f"For two stylesheets and nine readers the origin was asked {asked} times; expected was"
         " once for each.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="04_cdn_edge.headers",
-        title="Choose headers for eight responses",
-        function="headers_for",
-        signature="headers_for(response)",
-        minutes=14,
-        hints=(
-            "Three questions for each: who may keep it (everybody, the browser, nobody)? For how"
-            " long without asking? On which request header does it depend?",
-            "Who: `public`, `private`, `no-store`. How long: `max-age`, and `s-maxage` for the edge"
-            " alone. `no-cache` means keep, but ask each time. The oldest copy is max-age plus"
-            " stale-while-revalidate.",
-            "A dict of eight dicts. The three that are easily missed: `search` has max-age=0 and"
-            " s-maxage=600; `feed` has max-age=60 and stale-while-revalidate=540; `stylesheet` has"
-            " immutable.",
-        ),
-        judge=judge_headers,
-    ),
-    Exercise(
-        id="04_cdn_edge.leak",
-        title="Plug the leak",
-        function="hello",
-        signature="hello(db, user_id)",
-        minutes=10,
-        hints=(
-            "Two pages under one address: which of them may a shared cache keep, and how does it"
-            " know which of the two a reader needs?",
-            "The user's page: a Cache-Control that keeps it out of every shared cache. The"
-            " visitor's page: may be kept, but it answers only requests without a session.",
-            "User: `private` or `no-store`. Visitor: `public, max-age=60`, and `Vary: Cookie,"
-            " Authorization`, so that the copy answers only requests that look like the first.",
-        ),
-        judge=judge_leak,
-    ),
-    Exercise(
-        id="04_cdn_edge.revalidate",
-        title='Answer "not modified"',
-        function="product_page",
-        signature="product_page(db, product_id, if_none_match)",
-        minutes=12,
-        hints=(
-            "Make the ETag first, from what the row is now. Then ask whether the reader named it.",
-            'The ETag is a text in double quotes: `f\'"{row["version"]}"\'`, or a digest of the'
-            " body, from hashlib. Headers are the same for 200 and 304.",
-            "Split if_none_match at the commas, strip each part, remove a leading `W/`; if your"
-            ' ETag is among them, return `304, headers, ""`.',
-        ),
-        judge=judge_revalidate,
-    ),
-    Exercise(
-        id="04_cdn_edge.release",
-        title="Purge by version",
-        function="release",
-        signature="release(css)",
-        minutes=9,
-        hints=(
-            "What must be in the stylesheet's path, so that another content has another path and"
-            " the same content always the same one?",
-            "`hashlib.sha256(css.encode()).hexdigest()[:12]` is short, and the same in every"
-            " process. Which of the two pages may be kept for a year, and which must stay young?",
-            '"/" with `no-cache` (or max-age=60); the stylesheet with `public, max-age=31536000,'
-            " immutable` under `/app.<digest>.css`.",
-        ),
-        judge=judge_release,
-    ),
-]

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -474,79 +473,3 @@ def _expect_json(trial: Trial, world: TrialWorld, key: str, truth: Any) -> None:
     trial.expect(
         decoded == truth, f"Under {key} is stored {short(stored)}, which is not the row as JSON."
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="05_cache_aside.read",
-        title="Read",
-        function="read_user",
-        signature="read_user(cache, db, user_id)",
-        minutes=7,
-        hints=(
-            "Three steps: ask the cache; if it has nothing, ask the database; leave a copy.",
-            "`stored = cache.get(key)` is a text or None. If it is a text, `json.loads(stored)` is"
-            " the answer, and nothing else is to be done.",
-            "On a miss: `user = db.user(user_id)`, then `cache.set(key, json.dumps(user), ex=300)`,"
-            " then return `user`.",
-        ),
-        judge=judge_read,
-    ),
-    Exercise(
-        id="05_cache_aside.values",
-        title="Values that look like nothing",
-        function="read_stock",
-        signature="read_stock(cache, db, product_id)",
-        minutes=7,
-        hints=(
-            "What does your function do with a stock of 0 when it reads it from the cache?",
-            "Put the question `is None` to the stored text, before `json.loads`. None as a value is"
-            " stored as the text `null`.",
-            "The TTL depends on the value: `ex=10 if stock is None else 60`.",
-        ),
-        judge=judge_values,
-    ),
-    Exercise(
-        id="05_cache_aside.update",
-        title="Invalidate on update",
-        function="change_email",
-        signature="change_email(cache, db, user_id, email)",
-        minutes=8,
-        hints=(
-            "Two keys are made from the row. And think of a reader who misses right after your"
-            " delete: which row will they find in the database?",
-            "Change the database first, which commits; delete after that.",
-            "`db.update_user(user_id, email=email)`, then one `cache.delete(...)` with both keys.",
-        ),
-        judge=judge_update,
-    ),
-    Exercise(
-        id="05_cache_aside.cache_down",
-        title="Survive without a cache",
-        function="read_product",
-        signature="read_product(cache, db, product_id)",
-        minutes=10,
-        hints=(
-            "Which lines talk to the cache? Each of them can raise, and only those.",
-            "Two small try blocks that catch `redis.RedisError`: one around the GET, one around the"
-            " SET. The query stands outside both.",
-            "When the GET fails, go on as after a miss: `stored = None`. When the SET fails, go on"
-            " and return the product.",
-        ),
-        judge=judge_cache_down,
-    ),
-    Exercise(
-        id="05_cache_aside.version",
-        title="A new shape",
-        function="read_profile",
-        signature="read_profile(cache, db, user_id)",
-        minutes=8,
-        hints=(
-            "A key says what it holds, in which shape, of whom. What has changed here?",
-            "Keep away from `profile:v1:`: use a key of your own for the new shape.",
-            'Cache-aside under `profile:v2:<id>`; initials are `"".join(word[0] for word in'
-            " name.split())`.",
-        ),
-        judge=judge_version,
-    ),
-]

@@ -12,7 +12,6 @@ import redis
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.trace import Event
@@ -557,68 +556,3 @@ def _decoded(stored: Any) -> Any:
 
 def _uncapital(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-EXERCISES = [
-    Exercise(
-        id="06_write_through.both",
-        title="Write both",
-        function="change_email",
-        signature="change_email(cache, db, user_id, email)",
-        minutes=8,
-        hints=(
-            "Three steps: change the database, ask it for the row, store the row. In which order?",
-            "`db.update_user` commits. Only then read the row, so that its version is the new one.",
-            '`user = db.user(user_id)` after the update, then `cache.set(f"user:v1:{user_id}",'
-            " json.dumps(user), ex=300)`, and return `user`.",
-        ),
-        judge=judge_both,
-    ),
-    Exercise(
-        id="06_write_through.second_write",
-        title="The second write fails",
-        function="change_price",
-        signature="change_price(cache, db, product_id, price_cents)",
-        minutes=12,
-        hints=(
-            "Which lines may fail without the caller being told? Only those that talk to the cache,"
-            " and only after the commit.",
-            "Two small try blocks that catch `redis.RedisError`: the first around the SET, the"
-            " second, if the first one failed, around a DEL.",
-            'In the first: `cache.set(key, row, ex=60)`, then return "stored". In the second:'
-            ' `cache.delete(key)`, then return "deleted"; and in its except return "stale".',
-        ),
-        judge=judge_second_write,
-    ),
-    Exercise(
-        id="06_write_through.two_writers",
-        title="Two writers",
-        function="save_email",
-        signature="save_email(cache, db, user_id, email)",
-        minutes=10,
-        hints=(
-            "Who says which row is newer? Not the order in which two SETs arrive.",
-            "Update, read the row again, and store it with the script, which compares versions."
-            " Text and version come from the same row.",
-            "`user = db.user(user_id)` after the update; then"
-            " `cache.eval(versioned_set.SET_IF_NEWER, 1, key, json.dumps(user), user['version'],"
-            " 300)`.",
-        ),
-        judge=judge_two_writers,
-    ),
-    Exercise(
-        id="06_write_through.worth",
-        title="Does anybody read it?",
-        function="worth",
-        signature="worth(requests)",
-        minutes=8,
-        hints=(
-            "For each write, ask only what comes next *for the same key*: a read, a write, or"
-            " nothing.",
-            "Keep the keys that were written and not yet read in a set. A read of such a key saves"
-            " one miss and takes the key out.",
-            "Count the writes and the saved ones; wasted is the difference.",
-        ),
-        judge=judge_worth,
-    ),
-]

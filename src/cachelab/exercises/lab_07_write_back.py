@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -461,71 +460,3 @@ def _expect_views(
 
 def _uncapital(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-EXERCISES = [
-    Exercise(
-        id="07_write_back.flush",
-        title="Buffer and flush",
-        function="flush",
-        signature="flush(cache, db)",
-        minutes=10,
-        hints=(
-            "While you write to the database, visitors go on counting. Which hash do they count in,"
-            " and which one do you read?",
-            "First `cache.rename` the open hash to a name of its own: one step, and nobody counts"
-            " there any more. Renaming a key that does not exist raises redis.ResponseError.",
-            "Rename; `cache.hgetall`; one `with db.engine.begin() as connection:` with"
-            ' `connection.execute(sa.text(ADD), [{"id": ..., "more": ...}])`; then delete what was'
-            " renamed.",
-        ),
-        judge=judge_flush,
-    ),
-    Exercise(
-        id="07_write_back.read",
-        title="Read what waits",
-        function="views",
-        signature="views(cache, db, article_id)",
-        minutes=8,
-        hints=(
-            "A view is in one of three places, and moves. In which direction?",
-            "`cache.hget(key, article_id)` gives a text, or None if no view waits there.",
-            "Ask open first, then sealed, and the database last; add up, with `int(... or 0)`.",
-        ),
-        judge=judge_read,
-    ),
-    Exercise(
-        id="07_write_back.replay",
-        title="Replay without doubling",
-        function="flush_once",
-        signature="flush_once(cache, db)",
-        minutes=15,
-        hints=(
-            "After which step can you no longer tell whether the batch was counted? Let the"
-            " database remember it, in the same transaction.",
-            "Give the hash a field such as `batch` with `uuid.uuid4().hex` before you rename it, so"
-            " that whoever finds it later finds the same id. And a sealed hash that is there"
-            " already goes first.",
-            "In one `db.engine.begin()`: SELECT the batch from `flushed`; if it is not there,"
-            " INSERT it and run ADD. Delete the sealed hash in any case, after the commit.",
-        ),
-        judge=judge_replay,
-    ),
-    Exercise(
-        id="07_write_back.bound",
-        title="Bound the loss",
-        function="bounded_view",
-        signature="bounded_view(cache, article_id, now, flush)",
-        minutes=12,
-        hints=(
-            "What must the last process know about the views of all the others? It cannot be in a"
-            " Python variable.",
-            "In the notes: how many views wait (`hincrby`), and when the first of them came"
-            " (`hsetnx` leaves what is there).",
-            "One `cache.pipeline()`: unless article_id is None, `hincrby` the article,"
-            " `hincrby` the notes, `hsetnx` the time; then `hmget` both notes. After `execute()`,"
-            " decide.",
-        ),
-        judge=judge_bound,
-    ),
-]

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product, User
@@ -635,71 +634,3 @@ def _expect_copy(
         else _decoded(stored) == value,
         f"Under {key} is stored {short(stored)}; expected was {short(json.dumps(value))}.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="08_read_through.registry",
-        title="A register, and a reader that knows nothing else",
-        function="read",
-        signature="read(cache, register, name, id)",
-        minutes=12,
-        hints=(
-            "Everything that differs between a user and a product is in `register[name]`: loader,"
-            " both TTLs, version. Write no name and no number of your own.",
-            "Look first; if there is a text, try `json.loads(stored)`, and go on as after a miss if"
-            " it raises ValueError. `entity.load([id])` takes a list and gives a dict.",
-            "`value = entity.load([id]).get(id)`, outside of any `try`; then `cache.set(key,"
-            " json.dumps(value), ex=entity.absent_ttl if value is None else entity.ttl)`.",
-        ),
-        judge=judge_registry,
-    ),
-    Exercise(
-        id="08_read_through.batch",
-        title="Many at once",
-        function="read_many",
-        signature="read_many(cache, register, name, ids)",
-        minutes=13,
-        hints=(
-            "Three steps, each for all: look, load what is missing, store. What is missing is"
-            " whatever the first step did not put into your dict.",
-            "`cache.mget(keys)` gives texts and None in the order of the keys (and raises for no"
-            " keys at all). The loader leaves out what does not exist: `rows.get(id)`.",
-            "Queue one `pipe.set(key, json.dumps(value), ex=...)` for each missing id on `pipe ="
-            " cache.pipeline()`, then `pipe.execute()` once.",
-        ),
-        judge=judge_batch,
-    ),
-    Exercise(
-        id="08_read_through.absence",
-        title="Signed up, and seen",
-        function="sign_up",
-        signature="sign_up(cache, db, name, email)",
-        minutes=10,
-        hints=(
-            "What does `nx=True` in find_account do, when there is a value under the key, and when"
-            " there is none?",
-            "A delete leaves a place where nothing is, and there a late visitor may store null."
-            " Leave something in that place.",
-            "Commit with `create_account`, read the row back with `load_account`, and `cache.set`"
-            " it as JSON under `account:v1:<email>` with `ex=300`.",
-        ),
-        judge=judge_absence,
-    ),
-    Exercise(
-        id="08_read_through.guard",
-        title="One guard for everybody",
-        function="read_product",
-        signature="read_product(cache, db, flight, product_id)",
-        minutes=8,
-        hints=(
-            "Of 200 that come at once one does the work, and the others get its result. What is"
-            " the work: the query, or the fill as well?",
-            "Write plain cache-aside as a function without arguments, inside of yours, and give it"
-            " to `flight.do`.",
-            "`return flight.do(key, look_load_and_fill)`, where key is `product:v1:<id>` and the"
-            " function does GET, query and SET.",
-        ),
-        judge=judge_guard,
-    ),
-]

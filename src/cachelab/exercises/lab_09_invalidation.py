@@ -10,7 +10,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -615,83 +614,3 @@ def _release(given: Any) -> tuple[str, set[str]]:
 
 def _uncapital(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-EXERCISES = [
-    Exercise(
-        id="09_invalidation.explicit",
-        title="Say it, after the commit",
-        function="rename",
-        signature="rename(cache, db, user_id, name)",
-        minutes=6,
-        hints=(
-            "Three steps in this order: change the row, delete two keys, say how it went.",
-            "`db.update_user(user_id, name=name)` commits. What may fail without an error is only"
-            " the delete: put a try around that alone.",
-            "After the update: `try: cache.delete(two keys)`, `except redis.RedisError: return"
-            " False`; and at the end `return True`.",
-        ),
-        judge=judge_explicit,
-    ),
-    Exercise(
-        id="09_invalidation.keys",
-        title="Every key that holds the name",
-        function="keys_of",
-        signature="keys_of(db, user_id)",
-        minutes=14,
-        hints=(
-            "Two keys carry the user's own id. For the other three kinds ask the database: where"
-            " has this user commented, whose articles are those, and what has the user written?",
-            "`SELECT DISTINCT article_id FROM comments WHERE user_id = :user` gives the threads."
-            " The feeds belong to the authors of those articles.",
-            "Feeds: `SELECT DISTINCT author_id FROM articles JOIN comments ON article_id ="
-            " articles.id WHERE user_id = :user`. Bylines: `SELECT id FROM articles WHERE author_id"
-            " = :user`, under `article:v1:<id>`.",
-        ),
-        judge=judge_keys,
-    ),
-    Exercise(
-        id="09_invalidation.tagged",
-        title="Without a list",
-        function="read_tagged",
-        signature="read_tagged(cache, key, names, load)",
-        minutes=12,
-        hints=(
-            "A copy has to carry two things: the value, and the clock's time before its query.",
-            "`stored, now, *marks = cache.mget(key, 'tags:clock', *tag keys)`. A copy counts if no"
-            " mark is greater than its time; a mark that is None is 0.",
-            "Store `json.dumps({'at': int(now or 0), 'value': value})` with ex=300, where `now` is"
-            " from the MGET before `load()`. Compare with `int(mark or 0) <= copy['at']`.",
-        ),
-        judge=judge_tagged,
-    ),
-    Exercise(
-        id="09_invalidation.consume",
-        title="Catch up",
-        function="consume",
-        signature="consume(cache, name)",
-        minutes=12,
-        hints=(
-            "Two sources, what was left and what is new, and one loop over both.",
-            "`cache.xautoclaim(LOG, GROUP, name, 60_000, count=100)[1]` and `entries(cache."
-            "xreadgroup(...))` are both lists of (id, fields).",
-            "For each: `cache.delete(f\"user:v1:{event['user']}\")`, and only then `cache.xack(LOG,"
-            " GROUP, entry)`. Return how many there were.",
-        ),
-        judge=judge_consume,
-    ),
-    Exercise(
-        id="09_invalidation.releases",
-        title="From v1 to v2",
-        function="releases",
-        signature="releases()",
-        minutes=8,
-        hints=(
-            "While two releases run, each must delete what the other one reads.",
-            "Before the first pod reads v2, every pod that still runs must already delete it.",
-            "There are four releases. The second still reads v1; the third already reads v2; both"
-            " delete both.",
-        ),
-        judge=judge_releases,
-    ),
-]

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.process.limits import say_error
@@ -714,87 +713,3 @@ def _expect_right(trial: Trial, got: Any, truth: Any, who: str) -> None:
         type(got) is dict, f"{who} gave {shown} (a {type(got).__name__}); expected was a dict."
     )
     trial.expect(got == truth, f"{who} gave {shown}; the right answer is {short(truth)}.")
-
-
-EXERCISES = [
-    Exercise(
-        id="10_stampede.jitter",
-        title="Jitter that keeps the bound",
-        function="page_ttl",
-        signature="page_ttl(seconds)",
-        minutes=6,
-        hints=(
-            "Which is the longest TTL that keeps the promise? From there, only downwards.",
-            "`random.random()` is between 0 and 1; so `seconds * 0.15 * random.random()` is what"
-            " comes off. Think of small numbers too.",
-            "`max(1, int(seconds - seconds * 0.15 * random.random()))`.",
-        ),
-        judge=judge_jitter,
-    ),
-    Exercise(
-        id="10_stampede.lock",
-        title="A lock with an owner",
-        function="refill",
-        signature="refill(cache, key, load)",
-        minutes=10,
-        hints=(
-            "Four steps: take the lock or return None; look once more; load and store; release in"
-            " `finally`.",
-            "A token: `uuid.uuid4().hex`. Taking: `cache.set(lock, token, nx=True, ex=30)` is true"
-            " for one caller only. The second look stands after it.",
-            "After taking: `try:` with `stored = cache.get(key)`, return it decoded if it is there,"
-            " else load, `cache.set(key, json.dumps(value), ex=300)`, return; `finally:"
-            " cache.eval(RELEASE, 1, lock, token)`.",
-        ),
-        judge=judge_lock,
-    ),
-    Exercise(
-        id="10_stampede.wait",
-        title="Wait, but not for ever",
-        function="read_patiently",
-        signature="read_patiently(cache, key, load, budget)",
-        minutes=12,
-        hints=(
-            "A loop: look; try the lock; if it is not yours, is there time left? If so, nap.",
-            "`deadline = time.monotonic() + budget` before the loop. In it, in this order: GET, SET"
-            " NX, `if time.monotonic() >= deadline: raise TimeoutError`, `time.sleep(0.1)`.",
-            "`while (stored := cache.get(key)) is None:`, and inside: with the lock, load, store,"
-            " release with RELEASE and return; without it, check the deadline and nap 0.1 s. After"
-            " the loop `return json.loads(stored)`.",
-        ),
-        judge=judge_wait,
-    ),
-    Exercise(
-        id="10_stampede.swr",
-        title="Serve the old copy meanwhile",
-        function="read_swr",
-        signature="read_swr(cache, key, load, later)",
-        minutes=12,
-        hints=(
-            "The copy must stay in the cache for 660 s. How can a reader tell whether it is older"
-            " than 60?",
-            "`cache.pttl(key)` is what is left in milliseconds: at most 600,000 means no longer"
-            ' fresh. `cache.set(f"renew:{key}", "1", nx=True, ex=30)` is true for one reader.',
-            "An inner `def fill():` loads, stores with `ex=660`, deletes the flag and returns the"
-            " value. Nothing stored: `return fill()`. Old and flag taken: `later(fill)`. Then"
-            " return the stored value.",
-        ),
-        judge=judge_swr,
-    ),
-    Exercise(
-        id="10_stampede.early",
-        title="Renew before it expires",
-        function="read_early",
-        signature="read_early(cache, key, load, ttl, beta)",
-        minutes=10,
-        hints=(
-            "What is stored is more than the value: the time of the load goes with it.",
-            'Store `json.dumps({"value": value, "took": took})`, with `took` from two calls of'
-            " `time.monotonic()` around the load. `cache.pttl(key) / 1000` is the time left.",
-            'A hit returns `copy["value"]` if `left > copy["took"] * beta *'
-            " -math.log(1 - random.random())`; otherwise go on as after a miss: load, store and"
-            " return.",
-        ),
-        judge=judge_early,
-    ),
-]

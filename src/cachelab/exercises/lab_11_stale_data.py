@@ -9,7 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.origin import Permission
@@ -499,83 +498,3 @@ def _expect_row(trial: Trial, got: Any, truth: Any, who: str) -> None:
         type(got) is type(truth) and got == truth,
         f"{who} gave {short(got)} (a {type(got).__name__}); expected was {short(truth)}.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="11_stale_data.twice",
-        title="Deleted twice, and still there",
-        function="order_against_two_deletes",
-        signature="order_against_two_deletes()",
-        minutes=8,
-        hints=(
-            "The reader must miss first. Which of the writer's steps sees to that?",
-            "The SELECT has to come before the UPDATE, so that it finds the old row. And the SET?",
-            "First the writer's DEL, then the reader's GET and SELECT, then all that the writer has"
-            " left; the SET comes last.",
-        ),
-        judge=judge_twice,
-    ),
-    Exercise(
-        id="11_stale_data.flag",
-        title="A lease that is only a flag",
-        function="order_against_the_flag",
-        signature="order_against_the_flag()",
-        minutes=12,
-        hints=(
-            "The writer voids the first reader's lease. What makes it look valid again?",
-            "When `first` has its old row and the writer is through, `second` misses and takes the"
-            " lease. Now let `first` fill.",
-            "first GET, first SET, first SELECT, writer UPDATE, writer DEL, second GET, second SET,"
-            " first EVAL; then the rest of `second`.",
-        ),
-        judge=judge_flag,
-    ),
-    Exercise(
-        id="11_stale_data.versioned",
-        title="Newer wins",
-        function="put_if_newer",
-        signature="put_if_newer(cache, key, row)",
-        minutes=10,
-        hints=(
-            "Compare and store in one step, or another process comes in between. A Lua script is"
-            " one step.",
-            "In the script: GET the key; if there is something and its version is not below"
-            " `tonumber(ARGV[2])`, return 0; else SET with EX 300 and return 1.",
-            "`if kept and cjson.decode(kept).version >= tonumber(ARGV[2]) then return 0 end`; call"
-            ' it with `cache.eval(script, 1, key, json.dumps(row), row["version"])`.',
-        ),
-        judge=judge_versioned,
-    ),
-    Exercise(
-        id="11_stale_data.lease",
-        title="A lease with a token",
-        function="read_with_lease",
-        signature="read_with_lease(cache, db, user_id, token)",
-        minutes=12,
-        hints=(
-            "Four steps on a miss: GET, take the lease, query, fill. Which of them must know the"
-            " token?",
-            "Take it with `cache.set(lease, token, nx=True, ex=10)`. The fill is a script: only if"
-            " the lease still holds this token, delete it and SET the row.",
-            "`if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end`, then DEL KEYS[2], then"
-            " SET KEYS[1] with EX 300; and return the row in every case.",
-        ),
-        judge=judge_lease,
-    ),
-    Exercise(
-        id="11_stale_data.permission",
-        title="The demoted admin",
-        function="may",
-        signature="may(cache, db, user_id, permission)",
-        minutes=8,
-        hints=(
-            "Begin with the permissions that are never answered from a copy.",
-            "For the others it is cache-aside on the whole list, with `ex=10`, and an empty list is"
-            " a value. Both cache commands may fail.",
-            '`if permission.startswith("orders:"): return permission in db.permissions(user_id)`;'
-            " for the rest GET and SET each in a small try of its own.",
-        ),
-        judge=judge_permission,
-    ),
-]

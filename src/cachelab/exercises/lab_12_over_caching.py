@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cachelab.judge.trial import Exercise, Trial, finite
+from cachelab.judge.trial import Trial, finite
 from cachelab.record.trace import Event, Trace
 from cachelab.record.verdict import short
 
@@ -629,70 +629,3 @@ def _same(found: Any, wanted: Any) -> bool:
 def _say(value: Any) -> str:
     number = finite(value)
     return short(value) if number is None else f"{number:.4g}"
-
-
-EXERCISES = [
-    Exercise(
-        id="12_over_caching.report",
-        title="Read a trace and decide",
-        function="report",
-        signature="report(run, name, table, seconds)",
-        minutes=15,
-        hints=(
-            "One loop over the trace is enough. Which events belong to the kind? Which belong to"
-            " the table? Everything else is somebody else's.",
-            "A key's kind is `event.on.split(':')[0]`, a write's table `event.on.split(' ')[0]`."
-            " Remember each miss under its actor and its key.",
-            "At a fill: `since = missed.pop((event.actor, event.on), None)`; if that is not None,"
-            " the query took `event.at - event.took - since`. `saved` is `(hits * query - time of"
-            " all commands) / seconds`.",
-        ),
-        judge=judge_report,
-    ),
-    Exercise(
-        id="12_over_caching.why_missed",
-        title="Why did it miss?",
-        function="why_missed",
-        signature="why_missed(run)",
-        minutes=12,
-        hints=(
-            "Go through the events in order and remember for each key what a later miss will have"
-            " to know: whether it was filled, until when that lasts, whether it was deleted.",
-            "`ends[key] = event.at + ttl` at a fill, infinity for `no TTL`. A delete counts only if"
-            " there is a copy that has not expired yet; a fill makes it forgotten.",
-            "At a miss: not in `ends`: first. In the set of deleted keys: written."
-            " `event.at >= ends[key]`: expired. Otherwise: evicted.",
-        ),
-        judge=judge_why_missed,
-    ),
-    Exercise(
-        id="12_over_caching.rates",
-        title="What a hit rate hides",
-        function="rates",
-        signature="rates(reads)",
-        minutes=8,
-        hints=(
-            "All three are divided by something of *all* reads: their number, or their queries'"
-            " time.",
-            "A read that waited for another's query is a hit, but not at once. For the time, add up"
-            " `waited` and `query` over all reads, the misses too.",
-            '"time" is `1 - sum(waited) / sum(query)`; with no reads, None three times.',
-        ),
-        judge=judge_rates,
-    ),
-    Exercise(
-        id="12_over_caching.choose",
-        title="Pick what to keep",
-        function="choose",
-        signature="choose(items, room)",
-        minutes=10,
-        hints=(
-            "What does an item save in a second? And what does it take away from the others?",
-            "It saves `reads * (query - 0.0005)` and takes `size`. Put those first that save most"
-            " per byte, and leave out those that save nothing.",
-            "Go through them in that order; take each that still fits, and do not stop at the first"
-            " that does not.",
-        ),
-        judge=judge_choose,
-    ),
-]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from cachelab import stage
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -511,17 +510,4 @@ JUDGES: list[tuple[str, str, str, str, int, tuple[str, str, str], Callable[..., 
         ),
         judge_metrics,
     ),
-]
-
-EXERCISES = [
-    Exercise(
-        id=f"13_production_cache.{name}",
-        title=title,
-        function=function,
-        signature=signature,
-        minutes=minutes,
-        hints=hints,
-        judge=judge,
-    )
-    for name, title, function, signature, minutes, hints, judge in JUDGES
 ]

@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, TrialWorld
 from cachelab.judge.world import CACHE_KINDS
 from cachelab.models import ttl as ttl_model
@@ -577,69 +576,3 @@ def _expect_page(answer: Any, trial: Trial, world: TrialWorld, user: int, when: 
         rows <= 2 * len(right) + 2,
         f"{said} what it should, but fetched {rows} rows to show {len(right)} orders.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="14_when_not_to_cache.cases",
-        title="Ten cases",
-        function="judge_cases",
-        signature="judge_cases()",
-        minutes=15,
-        hints=(
-            "For each case work out three numbers: reads per write, rate x time (keys x reads x"
-            " query: the busy connections), and the reads that fall into one budget.",
-            "Budget 0 or unknown: no cache. Far more rows read than shown: fix the query. Less than"
-            " half a connection busy: traffic. Many connections busy and a budget: cache.",
-            'Cache: "auction", "countries", and "best sellers" (or fix it). Fix the query: "my'
-            ' orders". The other six stay without a cache, each for a rule of its own.',
-        ),
-        judge=judge_cases,
-    ),
-    Exercise(
-        id="14_when_not_to_cache.index",
-        title="Fix the query",
-        function="repair",
-        signature="repair(db)",
-        minutes=12,
-        hints=(
-            "Two things are wrong: nothing is sorted by customer, and `substr` hides the column"
-            " from any index.",
-            "Leave the column bare: from `:first` on, and before `:after`. Then the index: first"
-            " what is compared with `=`, then what is compared with a range.",
-            "`CREATE INDEX IF NOT EXISTS ... ON orders (user_id, placed_on)`, and `WHERE user_id ="
-            " :user AND placed_on >= :first AND placed_on < :after` with the same ORDER BY.",
-        ),
-        judge=judge_index,
-    ),
-    Exercise(
-        id="14_when_not_to_cache.uncached",
-        title="Take the cache away",
-        function="spent",
-        signature="spent(cache, db, user_id)",
-        minutes=8,
-        hints=(
-            "Who clears `spent:v1:<id>` when an order is placed, discounted, moved or cancelled?"
-            " Which line makes the function slow?",
-            "Let the database add up: one SELECT with `sum(total_cents)`. What does a sum over no"
-            " rows give?",
-            "`SELECT coalesce(sum(total_cents), 0) FROM orders WHERE user_id = :user`, and no line"
-            " that mentions the cache.",
-        ),
-        judge=judge_uncached,
-    ),
-    Exercise(
-        id="14_when_not_to_cache.n_plus_one",
-        title="One query, not N + 1",
-        function="order_page",
-        signature="order_page(db, user_id)",
-        minutes=10,
-        hints=(
-            "How many queries does the page ask for a customer with 3 orders? And with 30?",
-            "Join `orders` with `products`. What becomes of an order whose product was removed?",
-            "`FROM orders o LEFT JOIN products p ON p.id = o.product_id WHERE o.user_id = :user"
-            " ORDER BY o.id DESC`, and each row becomes a dict.",
-        ),
-        judge=judge_n_plus_one,
-    ),
-]

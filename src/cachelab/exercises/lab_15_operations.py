@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
@@ -495,82 +494,3 @@ def _decoded(text: Any) -> Any:
         return json.loads(text)
     except (TypeError, ValueError):
         return None
-
-
-EXERCISES = [
-    Exercise(
-        id="15_operations.floor",
-        title="The floor",
-        function="lowest_hit_rate",
-        signature="lowest_hit_rate(reads, query_time, slots)",
-        minutes=5,
-        hints=(
-            "How many slots would be busy if every read were a miss?",
-            "`reads * query_time` slots would be. Only the share that misses may need at most"
-            " `slots`.",
-            "`1 - slots / (reads * query_time)`, but never below 0, and 0 if nobody reads.",
-        ),
-        judge=judge_floor,
-    ),
-    Exercise(
-        id="15_operations.alert",
-        title="The alert",
-        function="should_alert",
-        signature="should_alert(pods, baseline)",
-        minutes=8,
-        hints=(
-            "Add up hits and misses of all pods before you divide anything.",
-            "Expected misses: all reads of the window, times yesterday's misses, divided by"
-            " yesterday's reads. When can that not be computed?",
-            "`expected = (hits + misses) * baseline[1] / sum(baseline)`, then"
-            " `misses > 1.5 * expected and misses - expected >= 50`.",
-        ),
-        judge=judge_alert,
-    ),
-    Exercise(
-        id="15_operations.register",
-        title="The audit",
-        function="audit",
-        signature="audit(cache, register)",
-        minutes=12,
-        hints=(
-            "Two parts: the register by itself, then the keys, page by page, with their TTLs.",
-            "`cache.scan_iter(count=500)` gives the keys; put their `pttl` into one pipeline a"
-            " page. -1 means no TTL, -2 means that the key is gone.",
-            "`max((p for p in register if key.startswith(p)), key=len, default=None)` is the prefix"
-            " that counts; `left > 1_000 * register[prefix]['ttl']` is too long.",
-        ),
-        judge=judge_register,
-    ),
-    Exercise(
-        id="15_operations.flush",
-        title="Flush a namespace",
-        function="flush",
-        signature="flush(cache, namespace)",
-        minutes=8,
-        hints=(
-            "`cache.scan_iter(match=..., count=1_000)` walks in pages; collect at most 1,000 keys,"
-            " delete them, go on.",
-            "`UNLINK` with no key is an error, and its answer is the number of keys it deleted.",
-            'Escape first: `"".join("\\\\" + c if c in "*?[]\\\\" else c for c in namespace)`; then'
-            " `while page := list(islice(keys, 1_000)): gone += cache.unlink(*page)`.",
-        ),
-        judge=judge_flush,
-    ),
-    Exercise(
-        id="15_operations.warm",
-        title="Warm up",
-        function="warm_up",
-        signature="warm_up(cache, load, counts, most, workers)",
-        minutes=12,
-        hints=(
-            "Write a function that fills one product, then let a pool of `workers` threads call it"
-            " for the hottest.",
-            "`sorted(counts, key=counts.get, reverse=True)[:most]` are the hottest. In the pool an"
-            " exception must stay in the one fill that raised it.",
-            "Fill: if `cache.exists(key)`, return False; `load` in a try; `cache.set(key, text,"
-            " ex=random.randint(240, 300))`, return True. Then `sum(pool.map(fill, hottest))`.",
-        ),
-        judge=judge_warm,
-    ),
-]

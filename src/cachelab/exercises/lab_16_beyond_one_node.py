@@ -15,7 +15,6 @@ from redis.crc import key_slot
 
 from cachelab.cache import server as servers
 from cachelab.cache.client import Cache, TracedPipeline
-from cachelab.judge.exercise import Exercise
 from cachelab.judge.trial import Trial, another_process
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import short
@@ -706,87 +705,3 @@ def _expect_remembered(trial: Trial, again: list[Any], when: str) -> None:
         many == 1,
         f"{when}, and (key, value) is in `again` {many} times: {short(again)}; once was expected.",
     )
-
-
-EXERCISES = [
-    Exercise(
-        id="16_beyond_one_node.tags",
-        title="Hash tags",
-        function="key",
-        signature="key(kind, user)",
-        minutes=6,
-        hints=(
-            "What must be in the braces: what all keys of one user share, and no two users do.",
-            "`{}` with nothing inside is no tag. What does your key look like for the user ''?"
-            " And for '}'?",
-            'Something of your own inside helps: `f"{{user:{user}}}:{kind}"`.',
-        ),
-        judge=judge_tags,
-    ),
-    Exercise(
-        id="16_beyond_one_node.local",
-        title="A hot key, kept for a second",
-        function="read_hot",
-        signature="read_hot(cluster, key, local, now)",
-        minutes=8,
-        hints=(
-            "Keep the value together with the second at which you asked for it.",
-            "A value that is None is an answer too: ask whether the key is in `local`, not whether"
-            " its value is true. And make room before the 101st.",
-            "`value, since = local.get(key, (None, None))`; if `since is None or now - since > 1`,"
-            " then `if len(local) >= 100: local.clear()` and `local[key] = (cluster.get(key),"
-            " now)`.",
-        ),
-        judge=judge_local,
-    ),
-    Exercise(
-        id="16_beyond_one_node.copies",
-        title="A hot key, once on each node",
-        function="copy_keys",
-        signature="copy_keys(key, ranges)",
-        minutes=8,
-        hints=(
-            "You cannot choose a slot, but you can try names until one falls where you want it.",
-            "Try `{0}:key`, `{1}:key`, `{2}:key`... in order; so everybody finds the same names."
-            " The tag stands in front, since the first braces count.",
-            'For n in itertools.count(): `name = f"{{{n}}}:{key}"`, find the range that has'
-            " `key_slot(name.encode())`, `names.setdefault(range, name)`; stop when each range has"
-            " one.",
-        ),
-        judge=judge_copies,
-    ),
-    Exercise(
-        id="16_beyond_one_node.replica",
-        title="Read a replica, knowingly",
-        function="read",
-        signature="read(primary, replica, key, session)",
-        minutes=10,
-        hints=(
-            "Ask the replica first. What does the session know that tells whether its answer is"
-            " new enough?",
-            "A value that is missing has version 0. If the replica's version is below"
-            " `session.get(key, 0)`, ask the primary. Then remember what was seen.",
-            "`stored = replica.get(key)` in a try; `version = json.loads(stored)['version'] if"
-            " stored else 0`; if it is too low, the same with `primary`; at the end"
-            " `session[key] = max(seen, version)`.",
-        ),
-        judge=judge_replica,
-    ),
-    Exercise(
-        id="16_beyond_one_node.failover",
-        title="A write that survives",
-        function="save",
-        signature="save(primary, key, value, replicas, again)",
-        minutes=10,
-        hints=(
-            "WAIT answers for the connection it comes on. Which connection does your WAIT use, and"
-            " which one your SET?",
-            "`line = primary.client()` keeps one connection: `line.set(...)`, `line.wait(...)`."
-            " Compare what WAIT says with `replicas`; it does not raise when there are fewer.",
-            "In a try: SET with ex=300, `have = line.wait(replicas, 100)`; on a RedisError"
-            " `have = -1`. If `have >= replicas` return True; else append (key, value) to `again`,"
-            " and return False.",
-        ),
-        judge=judge_failover,
-    ),
-]
