@@ -14,8 +14,10 @@ import pytest
 import sqlalchemy as sa
 from worlds import World, world
 
-from cachelab.origin import SMALL, Origin
-from cachelab.origin import shop as origin
+from cachelab import origin
+from cachelab.origin import SMALL, Origin, postgresql, sqlite
+from cachelab.origin.counting import asker
+from cachelab.origin.statements import in_order, label
 from cachelab.record.trace import Trace
 
 
@@ -45,7 +47,7 @@ def test_the_shop_is_seeded_once_and_copied_after_that(
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first = origin.copy_of_shop(tmp_path / "a", tmp_path / "kept", SMALL)
-    monkeypatch.setattr(origin, "seed_sqlite", None)
+    monkeypatch.setattr(sqlite, "seed_sqlite", None)
     second = origin.copy_of_shop(tmp_path / "b", tmp_path / "kept", SMALL)
     assert first.read_bytes() == second.read_bytes()
 
@@ -243,7 +245,7 @@ def test_a_server_that_refuses_gets_one_sentence_with_its_reason_and_no_password
     said: str, reason: str
 ) -> None:
     error = sa.exc.OperationalError("SELECT 1", {}, Exception(said))
-    text = origin._why_not(error, sa.make_url("postgresql://learner:secret@h:1/shop"))
+    text = postgresql.why_not(error, sa.make_url("postgresql://learner:secret@h:1/shop"))
     assert re.fullmatch(
         rf"PostgreSQL at h:1/shop does not let learner in \([^\n]*{reason}[^\n]*\):"
         r" see that it runs and that the URL is right, or unset the variable to use SQLite\.",
@@ -254,16 +256,16 @@ def test_a_server_that_refuses_gets_one_sentence_with_its_reason_and_no_password
 
 def test_only_a_schema_of_ours_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("public", "cachelab", "cachelab_20261231_1a2b3c4d; DROP TABLE x", "users"):
-        assert origin.main(["--drop", name]) == 1
+        assert postgresql.main(["--drop", name]) == 1
         assert "a schema of ours looks like cachelab_20261231_1a2b3c4d" in capsys.readouterr().err
 
 
 def test_parameters_by_name_are_labelled_as_those_by_position() -> None:
     statement = "UPDATE users SET version=(users.version + %(v)s), email=%(e)s WHERE id = %(k)s"
     by_name = {"k": 7, "e": "new@example.org", "v": 1}
-    assert origin._in_order(statement, by_name) == [1, "new@example.org", 7]
-    assert origin._label(("users",), origin._in_order(statement, by_name), "UPDATE") == "users 7"
-    assert origin._in_order("SELECT ?", (7,)) == [7]
+    assert in_order(statement, by_name) == [1, "new@example.org", 7]
+    assert label(("users",), in_order(statement, by_name), "UPDATE") == "users 7"
+    assert in_order("SELECT ?", (7,)) == [7]
 
 
 # What is asked again after a commit ---------------------------------------------------------
@@ -299,7 +301,7 @@ def test_after_a_commit_only_statements_about_rows_that_may_have_changed_are_ask
     tmp_path: Path, write: str, values: dict[str, object], asked: list[int]
 ) -> None:
     engine = origin.open_sqlite(origin.copy_of_shop(tmp_path, tmp_path, SMALL))
-    again, ask = [], origin._asker(engine)
+    again, ask = [], asker(engine)
 
     def watched(statement: str, parameters: Any) -> tuple[Any, ...]:
         again.append(parameters[-1])

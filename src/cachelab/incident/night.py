@@ -20,7 +20,7 @@ from cachelab.incident.parts import FAULTS, PROMISED, Part, with_faults
 from cachelab.incident.pods import ConnectionLimit, Pod, hash_per_process, open_pod
 from cachelab.incident.scenario import IncidentError, Scenario, load
 from cachelab.incident.service import ROOMS, WORDS, Service, on_the_shelf, row, slow, taking
-from cachelab.origin import Product, Size, rows
+from cachelab.origin import Product, Size, peek, rows
 from cachelab.record.trace import Event, Trace, say_seconds
 
 SHOP = Size(users=20, products=40, articles=5, comments=20, orders=50)
@@ -242,13 +242,13 @@ def _reprice(
         cache.trace.note("INFO prices changed")
     except Exception as error:
         cache.trace.note(f"ERROR prices not changed, {type(error).__name__}: {error}")
-    now = db._ask("SELECT id, price_cents FROM products", ())
+    now = peek(db, "SELECT id, price_cents FROM products")
     playing.truth[who] = {int(number): int(cents) for number, cents in now}
 
 
 def _sell(playing: NightState, _: Any, product: int, cache: Any, db: Any) -> None:
     with playing.writing():
-        left = db._ask("SELECT stock FROM products WHERE id = ?", (product,))[0][0]
+        left = peek(db, "SELECT stock FROM products WHERE id = ?", (product,))[0][0]
         db.update_product(product, stock=left - 1 if left else 50)
     playing.sold.append((cache.trace.clock(), product, left - 1 if left else 50))
 

@@ -1,30 +1,17 @@
 """The shop's slow database, whose queries are counted."""
 
-from cachelab.origin.shop import (
-    FULL,
-    SMALL,
-    Article,
-    Base,
-    Comment,
-    Flag,
-    Latency,
-    Order,
-    Origin,
+from cachelab.origin.counting import Latency, SemaphoreLike
+from cachelab.origin.origin import Origin, peek
+from cachelab.origin.postgresql import (
     OriginError,
-    Permission,
-    Product,
-    SemaphoreLike,
-    Size,
-    User,
     connect_postgresql,
-    copy_of_shop,
     drop_schema,
     open_postgresql,
-    open_sqlite,
-    rows,
     seed_postgresql,
-    seed_sqlite,
 )
+from cachelab.origin.schema import Article, Base, Comment, Flag, Order, Permission, Product, User
+from cachelab.origin.seed import FULL, SMALL, Size, rows
+from cachelab.origin.sqlite import copy_of_shop, open_sqlite, seed_sqlite
 
 __all__ = [
     "FULL",
@@ -47,6 +34,7 @@ __all__ = [
     "drop_schema",
     "open_postgresql",
     "open_sqlite",
+    "peek",
     "rows",
     "seed_postgresql",
     "seed_sqlite",
