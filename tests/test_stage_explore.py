@@ -417,8 +417,19 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("sleep"), st.just(0)),
     st.tuples(st.just("thread"), KEYS),
     st.tuples(st.just("transaction"), KEYS),
+    st.tuples(st.just("brief"), KEYS),
 )
 PROGRAM = st.lists(OPERATIONS, min_size=1, max_size=2)
+PERILS = [
+    {},
+    {},
+    {"crashes": 1},
+    {"expiry": 1},
+    {"expiry": 2},
+    {"failures": 1},
+    {"crashes": 1, "expiry": "a"},
+    {"expiry": 1, "failures": 1},
+]
 MOST_ORDERS = 500  # beyond it a case is passed over: the full search would take too long
 
 
@@ -449,6 +460,8 @@ def play(program, name, lock):
                     session.commit()
             elif what == "keys":
                 seen.append(len(cache.keys()))
+            elif what == "brief":
+                cache.set(on[0], f"{name}{number}", px=1_000)
             elif what == "if":
                 if cache.get(on[0]):
                     cache.append(on[0], name)
@@ -482,13 +495,13 @@ def outcomes(programs, **how):
 
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from([0, 0, 1]))
+@given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS))
 @pytest.mark.slow
-def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, crashes):
-    full, all_of_them = outcomes(programs, prune=False, crashes=crashes, allow_errors=True)
+def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, perils):
+    full, all_of_them = outcomes(programs, prune=False, allow_errors=True, **perils)
     if not all_of_them.exhaustive:
         return
-    pruned, verdict = outcomes(programs, crashes=crashes, allow_errors=True)
+    pruned, verdict = outcomes(programs, allow_errors=True, **perils)
     assert pruned == full
     assert verdict.exhaustive
     assert verdict.schedules <= all_of_them.schedules

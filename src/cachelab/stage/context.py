@@ -13,6 +13,7 @@ class Context(Protocol):
     """A world, as its parts see it: they are below it and do not import it."""
 
     met: dict[Any, int]  # how often each fault has been looked for in this run
+    struck: set[Any]  # the faults that have changed what happened in it
     scheduler: Scheduler | None
     hop: int  # nanoseconds of a trip to the cache
     commit_apart: bool  # whether a statement and its commit are two steps
@@ -30,8 +31,11 @@ class Context(Protocol):
     def swallows(self, args: Sequence[Any]) -> bool:
         """Whether a fault loses this command on its way."""
 
-    def set_down(self, down: bool) -> None:
-        """The cache does not answer any more, or does so again."""
+    def set_down(self, fault: Any) -> None:
+        """The cache does not answer any more, because of this fault; None: it does so again."""
+
+    def ways(self, asked: Sequence[Sequence[Any]]) -> Sequence[str]:
+        """How one round trip to the cache may go, "" being well; none if chance does nothing."""
 
     def forget(self, key: str) -> bool:
         """Take a key out of the cache, as expiry does; whether it was there."""

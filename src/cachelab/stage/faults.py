@@ -7,13 +7,29 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import redis
+
 from cachelab.record.trace import say_seconds
 from cachelab.stage.context import Context
 from cachelab.stage.scheduler import SECOND, Task
 
+# What may go wrong with one command when the search decides it: the error, and whether the server
+# had done the command by then.
+FAILURES: dict[str, tuple[type[redis.RedisError], bool]] = {
+    "fails": (redis.ConnectionError, False),
+    "fails late": (redis.ConnectionError, True),
+    "times out": (redis.TimeoutError, False),
+    "times out late": (redis.TimeoutError, True),
+}
+LOST = "is lost"  # a message on a channel
+PUBLISHES = frozenset({"PUBLISH", "SPUBLISH"})
+
 
 class Fault:
-    """Something that goes wrong. Subclasses are frozen dataclasses; their state is in the world."""
+    """Something that goes wrong. Subclasses are frozen dataclasses; their state is in the world.
+
+    A fault that has changed what happens puts itself into `world.struck`.
+    """
 
     def arm(self, world: Context) -> None:
         """Called when a run begins."""
@@ -53,11 +69,11 @@ class CacheDown(Fault):
 
     def arm(self, world: Context) -> None:
         def down() -> None:
-            world.set_down(True)
+            world.set_down(self)
             world.note("the cache goes down")
 
         def up() -> None:
-            world.set_down(False)
+            world.set_down(None)
             world.note("the cache is back")
 
         if self.start == 0:
@@ -84,6 +100,7 @@ class SlowCommand(Fault):
             return
         if self.nth is not None and self._nth(world) != self.nth:
             return
+        world.struck.add(self)
         world.note(f"{self.command.upper()} of {task.name} takes {say_seconds(self.seconds)}")
         task.scheduler.pause(task, round(self.seconds * SECOND), f"a slow {self.command.upper()}")
 
@@ -97,10 +114,11 @@ class DropMessage(Fault):
 
     def swallows(self, world: Context, args: Sequence[Any]) -> bool:
         name = str(args[0]).upper()
-        if name not in {"PUBLISH", "SPUBLISH"} or str(args[1]) != self.channel:
+        if name not in PUBLISHES or str(args[1]) != self.channel:
             return False
         if self._nth(world) != self.nth:
             return False
+        world.struck.add(self)
         world.note(f"message {self.nth} on {self.channel} is lost")
         return True
 
@@ -118,6 +136,8 @@ class KeyExpires(Fault):
     def arm(self, world: Context) -> None:
         def expire() -> None:
             gone = world.forget(self.key)
+            if gone:
+                world.struck.add(self)
             world.note(
                 f"{self.key} expires" if gone else f"{self.key} would expire, and is not there"
             )
@@ -143,5 +163,6 @@ class Pause(Fault):
     def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
         if not fnmatchcase(task.name, self.actor) or self._nth(world) != self.nth:
             return
+        world.struck.add(self)
         world.note(f"{task.name} stands still for {say_seconds(self.seconds)}")
         task.scheduler.pause(task, round(self.seconds * SECOND), "the end of its pause")

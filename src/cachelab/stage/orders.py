@@ -12,7 +12,7 @@ from cachelab.stage.scheduler import Label
 EVERYTHING: Label = (("everything", None, True),)  # commutes with nothing
 _MOST_COUNTED = 40_000  # states of the count of orders; beyond it "many"
 
-DIES = "dies"
+DIES, ENDS = "dies", "ends"  # an actor's process; the TTL of a key
 
 
 class Choice(NamedTuple):
@@ -39,7 +39,7 @@ class Step:
 
     @property
     def who(self) -> str:
-        return self.choice.name
+        return self.choice.text if self.choice.how == ENDS else self.choice.name
 
 
 def dependent(a: Label, b: Label) -> bool:

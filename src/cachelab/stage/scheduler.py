@@ -206,6 +206,10 @@ class Scheduler:
         """Call `do` at that virtual time, if the run is still on."""
         self._timer(round(seconds * SECOND), do)
 
+    def at_nanosecond(self, when: int, do: Callable[[], None]) -> None:
+        """Call `do` at that virtual time, in nanoseconds, if the run is still on."""
+        self._timer(when, do)
+
     # Tasks ----------------------------------------------------------------------------------
 
     def spawn(

@@ -13,16 +13,18 @@ from __future__ import annotations
 import gc
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cachelab.origin import SMALL, Latency, Size
 from cachelab.process.patience import Patience
 from cachelab.record.verdict import Outcome, Verdict
-from cachelab.stage.faults import Fault
+from cachelab.stage.faults import FAILURES, LOST, Fault
 from cachelab.stage.orders import (
     DIES,
+    ENDS,
+    EVERYTHING,
     Choice,
     Step,
     dependent,
@@ -46,6 +48,7 @@ _AFTER_FAILURE = 2_000  # more orders are run in search of a smaller counter-exa
 _MOST_STEPS = 20_000  # of one order
 _PREEMPTIONS = 3  # of one random order
 _LEAST = 50  # orders that are tried however slow the machine
+_CHANCE = 0.05  # that something goes wrong at a step of a random order
 _LAST = 0.2  # of the time, in which a slow machine begins no further order
 
 
@@ -96,6 +99,30 @@ class _Finding:
         return (len(self.choices), switches(self.choices), self.choices)
 
 
+@dataclass(frozen=True)
+class Perils:
+    """What may go wrong in one order, and how often: the search decides when."""
+
+    crashes: int = 0
+    failures: int = 0
+    losses: int = 0
+    endings: int = 0
+    patterns: tuple[str, ...] = ("*",)  # of the keys whose TTL may end
+
+    def budget(self) -> dict[str, int]:
+        """How often each kind may still happen."""
+        counts = {DIES: self.crashes, ENDS: self.endings, LOST: self.losses}
+        return counts | {_FAILS: self.failures}
+
+    def ways(self) -> tuple[str, ...]:
+        """How a command may go, besides well."""
+        return (*(FAILURES if self.failures else ()), *((LOST,) if self.losses else ()))
+
+
+_FAILS = "fails"
+_KINDS = {DIES: DIES, ENDS: ENDS, LOST: LOST} | dict.fromkeys(FAILURES, _FAILS)
+
+
 class Seen(Exception):
     """The order under way equals one that was run: it ends here."""
 
@@ -126,7 +153,8 @@ class _Player(Picker):
         self.taken: list[Choice] = []
         self.ticks = self.epoch_start = 0
         self.cut = False
-        self.crashes = search.crashes
+        self.left = search.perils.budget()
+        self.way = ""  # in which the step under way is to go
         self.current: Task | None = None
         self.in_a_row = 0
         self.open: Step | None = None  # its tail is still running
@@ -148,24 +176,60 @@ class _Player(Picker):
             if choice is None:
                 self.cut = True
                 raise Seen
+            if choice.how:
+                self.left[_KINDS[choice.how]] -= 1
+            if choice.how == ENDS:
+                self._end(choice, depth)
+                return None
             if choice.how == DIES:  # of a whole process: the choice names the actor, not its thread
                 task = next((task for task in parked if task.owner.name == choice.name), None)
             else:
                 task = next((task for task in enabled if task.name == choice.name), None)
-            if task is None:
+            if task is None or (choice.how not in ("", DIES, *task.ways)):
                 raise Unrepeatable(f"{choice.name} cannot go on where it could")
             self._take(choice, task, depth)
             if choice.how == DIES:
-                self.crashes -= 1
                 self.search.world.crash(task)
                 self._close()
                 if self.scheduler.runnable:
                     return None
                 continue
             parked.remove(task)
+            self.way = choice.how
             self.in_a_row = self.in_a_row + 1 if task is self.current else 1
             self.current = task
             return task
+
+    def choose(self, count: int) -> int:
+        """In which way the step under way goes; whoever waits for a lock gets it in turn."""
+        way, self.way = self.way, ""
+        return self.current.ways.index(way) if way and self.current is not None else 0
+
+    def _end(self, choice: Choice, depth: int) -> None:
+        """Time passes until a TTL has ended, whatever the actors were about to do."""
+        world = self.search.world
+        after = dict(world.endings(self.search.perils.patterns)).get(choice.name)
+        if after is None:
+            raise Unrepeatable(f"the TTL of {choice.name} cannot end where it could")
+        if self.draw is None and self.search.known <= depth < len(self.search.nodes):
+            self.search.nodes[depth].tried[choice] = EVERYTHING
+        self.taken.append(choice)
+        self.steps.append(Step(choice, "the clock", EVERYTHING, 0, (1 << len(self.steps)) - 1))
+        self.search.touched("the clock", (("cache", choice.name, True),))
+        world.end(choice.name, after)
+
+    def _mischances(self, parked: Iterable[Task], enabled: Iterable[Task]) -> Iterator[Choice]:
+        """What may go wrong here."""
+        left = self.left
+        if left[DIES]:
+            yield from dict.fromkeys(Choice(task.owner.name, DIES) for task in parked)
+        for task in enabled:
+            for way in task.ways[1:]:
+                if left[_KINDS[way]]:
+                    yield Choice(task.name, way)
+        if left[ENDS] and self.scheduler.left:
+            for key, _ in self.search.world.endings(self.search.perils.patterns):
+                yield Choice(key, ENDS)
 
     def _tick(self) -> None:
         """If the clock moved, everything so far happened before everything to come."""
@@ -198,7 +262,9 @@ class _Player(Picker):
         step = Step(choice, task.owner.name, label, task.mask, before)
         self.taken.append(choice)
         self.steps.append(step)
-        self.search.touched(step)
+        self.search.touched(step.owner, label)
+        if choice.how in task.ways:  # whoever spoils a command is somebody else
+            self.search.touched("chance", tuple((*touch[:2], True) for touch in task.label))
         task.mask = before | 1 << at
         self.open = step
 
@@ -217,7 +283,7 @@ class _Player(Picker):
         task.mask = step.before | 1 << at
         if self.draw is None and self.search.known <= at < len(self.search.nodes):
             self.search.nodes[at].tried[step.choice] = label
-        self.search.touched(step)
+        self.search.touched(step.owner, label)
 
     def _before(self, task: Task, label: Label, choice: Choice, most: int | None = None) -> int:
         """The steps, of the first `most`, that happened before the next one of `task`, as bits."""
@@ -235,6 +301,8 @@ class _Player(Picker):
         return before
 
     def _label(self, task: Task, choice: Choice) -> Label:
+        if choice.how == LOST or (choice.how in FAILURES and not FAILURES[choice.how][1]):
+            return ()
         if choice.how != DIES:
             return task.label
         owner = self.search.world.database.owner
@@ -246,16 +314,16 @@ class _Player(Picker):
         if depth < len(self.choices):
             return self.choices[depth]
         if self.draw is not None:
-            return self._at_random(enabled)
+            return self._at_random(enabled, parked)
         search = self.search
         labels = {task.name: task.label for task in enabled}
         if depth == len(search.nodes):
             search.add_node(self, labels, {task.name: task.owner.name for task in enabled})
             search.nodes[depth].gated = frozenset(t.name for t in parked if t.name not in labels)
         node = search.nodes[depth]
-        if self.crashes:
-            # A process may die anywhere; sleep sets leave out where that makes no difference.
-            node.backtrack.update(dict.fromkeys(Choice(task.owner.name, DIES) for task in parked))
+        # It may go wrong anywhere; sleep sets leave out where that makes no difference.
+        mischances = dict.fromkeys(self._mischances(parked, enabled))
+        node.backtrack.update(mischances)
         awake = [name for name in labels if Choice(name) not in node.sleep]
         if not awake:
             node.chosen = next((one for one in node.backtrack if one not in node.sleep), None)
@@ -266,14 +334,18 @@ class _Player(Picker):
             name = awake[(awake.index(name) + 1) % len(awake)]
         node.chosen = Choice(name)
         node.backtrack[node.chosen] = None
-        if not search.prune:
+        if not search.prune or any(how == ENDS for _, how in mischances):
+            # What comes after the end of a TTL depends on all that came before.
             node.backtrack.update(dict.fromkeys(map(Choice, labels)))
-        elif self.crashes:
+        elif node.deaths:
             node.add_threads()
         return node.chosen
 
-    def _at_random(self, enabled: list[Task]) -> Choice:
+    def _at_random(self, enabled: list[Task], parked: deque[Task]) -> Choice:
         assert self.draw is not None
+        mischances = list(self._mischances(parked, enabled))
+        if mischances and self.draw.random() < _CHANCE:
+            return mischances[self.draw.randrange(len(mischances))]
         names = [task.name for task in enabled]
         here = self.current.name if self.current is not None else None
         if here in names and (not self.preemptions or self.draw.random() < 0.7):
@@ -282,8 +354,6 @@ class _Player(Picker):
             name = names[self.draw.randrange(len(names))]
             if here in names and name != here:
                 self.preemptions -= 1
-        if self.crashes and self.draw.random() < 0.05:
-            return Choice(name, DIES)
         return Choice(name)
 
 
@@ -297,7 +367,7 @@ class _Search:
         invariant: Invariant,
         *,
         limit: int,
-        crashes: int,
+        perils: Perils,
         seed: int,
         prune: bool,
         allow_errors: bool,
@@ -306,7 +376,7 @@ class _Search:
         patience: Patience,
     ) -> None:
         self.world, self.make, self.invariant = world, make, invariant
-        self.limit, self.crashes, self.seed, self.prune = limit, crashes, seed, prune
+        self.limit, self.perils, self.seed, self.prune = limit, perils, seed, prune
         self.allow_errors = allow_errors
         self.limit_seconds, self.wall_limit, self.patience = limit_seconds, wall_limit, patience
         self.nodes: list[_Node] = []
@@ -317,6 +387,8 @@ class _Search:
         self.findings: list[_Finding] = []
         self.met: dict[str, dict[str | None, set[str]]] = {}
         self.shared = self.wrote = self.answered = False
+        self.writers: set[str] = set()  # actors that wrote something in some order
+        self.struck: set[Any] = set()  # kinds of mischance, and faults, that came to pass
         self.scheduler: Scheduler | None = None
 
     # Playing --------------------------------------------------------------------------------
@@ -343,6 +415,8 @@ class _Search:
             if scheduler.overtime or isinstance(stuck, Unrepeatable):
                 raise
             return player, str(stuck), trace
+        finally:
+            self.struck |= self.world.struck | {how for _, how in player.taken if how}
         if any(
             value is not None and not isinstance(value, BaseException)
             for value in trace.answers.values()
@@ -371,18 +445,20 @@ class _Search:
             f"this one returned {said!r}."
         )
 
-    def touched(self, step: Step) -> None:
+    def touched(self, owner: str, label: Label) -> None:
         """Take note of who met whom, for "proved nothing"."""
-        if self.shared and self.wrote:
-            return
-        for space, item, writes in step.label:
+        for space, item, writes in label:
             if space == "lock":
                 continue
-            self.wrote = self.wrote or writes
+            if writes:
+                self.wrote = True
+                self.writers.add(owner)
+            if self.shared:
+                continue
             met = self.met.setdefault(space, {})
-            met.setdefault(item, set()).add(step.owner)
+            met.setdefault(item, set()).add(owner)
             near = met.values() if item is None else (met[item], met.get(None, set()))
-            self.shared = self.shared or any(owners - {step.owner} for owners in near)
+            self.shared = any(owners - {owner} for owners in near)
 
     # Searching ------------------------------------------------------------------------------
 
@@ -394,6 +470,8 @@ class _Search:
             done = player.steps[-1]
             ticked = player.epoch_start == len(player.steps)  # then nothing commutes
             for choice, label in [*last.sleep.items(), *last.tried.items()]:
+                if choice.how == ENDS:
+                    continue
                 if choice.how == DIES:  # ends a whole process, its threads too
                     other = choice.name != done.owner
                 else:
@@ -401,7 +479,7 @@ class _Search:
                 other = other and choice != done.choice and not ticked
                 if other and not dependent(label, done.label):
                     sleep[choice] = label
-        deaths = player.crashes > 0
+        deaths = player.left[DIES] > 0
         self.nodes.append(_Node(labels, owners, sleep, player.epoch_start, deaths))
 
     def look_for_races(self, player: _Player) -> None:
@@ -433,6 +511,8 @@ class _Search:
     def _plan(self, steps: list[Step], j: int, i: int, step: Step) -> None:
         node = self.nodes[j]
         after = [(k, steps[k]) for k in range(j + 1, i) if not steps[k].before >> j & 1]
+        if step.choice.how == ENDS and not after:
+            return  # tried there already, if that was possible there
         after.append((i, step))
         initials: list[str] = []
         members = 0
@@ -541,6 +621,9 @@ def explore(
     setup: Callable[..., Any] | None = None,
     limit: int = 5_000,
     crashes: int = 0,
+    expiry: int | str | Iterable[str] = 0,
+    failures: int = 0,
+    losses: int = 0,
     seed: int = 0,
     latency: Latency = 0.0,
     capacity: int | None = None,
@@ -561,19 +644,29 @@ def explore(
     `allow_errors`.
 
     `limit`: how many orders are run; beyond it come seeded random ones. When `wall_limit` (s, real)
-    is near, no further order is begun, and the verdict says how many were tried. `crashes`: how
-    many actors may be stopped for ever, at any switch point. `prune=False` runs orders that are
-    equal too. `commit_apart=False` makes a statement and its commit one step. Time passes only when
-    everybody sleeps or waits, so that a sleep is always longer than what the others do meanwhile.
+    is near, no further order is begun, and the verdict says how many were tried. `prune=False` runs
+    orders that are equal too. `commit_apart=False` makes a statement and its commit one step. Time
+    passes only when everybody sleeps or waits, so that a sleep is always longer than what the
+    others do meanwhile.
+
+    What may go wrong besides, in each order, at any switch point: `crashes` actors die. `expiry`
+    TTLs end while whoever is about to do something stands still: so many, or one of a key that
+    matches this pattern or one of these. `failures` round trips to the cache fail with
+    redis.ConnectionError or redis.TimeoutError, before the cache did anything or after. `losses`
+    published messages reach nobody.
 
     Returns an Exploration, which is a Verdict: "failed" with the shortest order found as
-    `counterexample`; "proved nothing" when no two actors touched the same key or row, nothing was
-    written, or nobody got an answer; otherwise "passed".
+    `counterexample`; "proved nothing" when a fault that was asked for never struck, no two actors
+    touched the same key or row, nothing was written, or an actor only read and nobody got an
+    answer; otherwise "passed".
     """
-    if limit < 1 or crashes < 0:
+    if limit < 1 or min(crashes, failures, losses) < 0:
         raise ValueError(
-            f"limit is at least 1 and crashes at least 0; these are {limit}, {crashes}."
+            "limit is at least 1, and crashes, failures and losses at least 0; these are "
+            f"{limit}, {crashes}, {failures}, {losses}."
         )
+    endings, patterns = _expiring(expiry)
+    perils = Perils(crashes, failures, losses, endings, patterns)
     factory = _factory(actors)
     first = factory()
     roots = [*(actor.play for actor in first), setup, invariant]
@@ -589,13 +682,13 @@ def explore(
 
         with wall_clock(scheduler, wall_limit) as patience:
             world.prepare(setup)
-            world.commit_apart = commit_apart
+            world.commit_apart, world.perils = commit_apart, perils.ways()
             search = _Search(
                 world,
                 factory,
                 invariant,
                 limit=limit,
-                crashes=crashes,
+                perils=perils,
                 seed=seed,
                 prune=prune,
                 allow_errors=allow_errors,
@@ -629,9 +722,9 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
         sentence, counterexample = search.smallest()
         least = "" if exhaustive else "at least "
         summary = f"In {least}{search.failing:,} of {how}: {sentence}"
-    elif not search.shared or not search.wrote or not search.answered:
+    elif missing := _missing(search):
         outcome = "proved nothing"
-        summary = f"{_missing(search)}, in {how}."
+        summary = f"Proved nothing: {missing}, in {how}."
     else:
         outcome = "passed"
         summary = f"Holds in {how}."
@@ -649,11 +742,38 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
 
 
 def _missing(search: _Search) -> str:
-    if not search.answered:
-        return "Proved nothing: no actor returned an answer"
+    """Why these orders could not have shown a fault; "" when they could."""
+    asked = {"expiry": search.perils.endings, "losses": search.perils.losses}
+    asked["failures"] = search.perils.failures
+    kinds = {_KINDS[one] for one in search.struck if one in _KINDS}
+    never = [
+        name
+        for name, kind in (("expiry", ENDS), ("failures", _FAILS), ("losses", LOST))
+        if asked[name] and kind not in kinds
+    ]
+    never += [repr(fault) for fault in search.world.faults if fault not in search.struck]
+    if never:
+        return f"the fault never struck ({', '.join(never)})"
+    if not search.answered and not set(search.world.tasks) <= search.writers:
+        return "no actor returned an answer"
     if not search.wrote:
-        return "Proved nothing: nobody wrote anything"
-    return "Proved nothing: no two actors ever touched the same key or row"
+        return "nobody wrote anything"
+    if not search.shared:
+        return "no two actors ever touched the same key or row"
+    return ""
+
+
+def _expiring(expiry: int | str | Iterable[str]) -> tuple[int, tuple[str, ...]]:
+    """How many TTLs may end, and of which keys."""
+    if isinstance(expiry, int) and expiry >= 0:
+        return int(expiry), ("*",)
+    given: list[Any] = [expiry] if isinstance(expiry, (int, str)) else list(expiry)
+    if not given or not all(isinstance(one, str) for one in given):
+        raise ValueError(
+            "expiry is how many TTLs may end in an order, or the pattern of the keys of which one "
+            f"may, or several; this is {expiry!r}."
+        )
+    return 1, tuple(given)
 
 
 def _said_orders(search: _Search, exhaustive: bool, orders: int | None, pruned: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import redis
@@ -17,6 +17,7 @@ from cachelab.cache.client import Cache
 from cachelab.cache.exact import ExactConnection, ExactServer, ExactSocket
 from cachelab.cache.keyspace import commands, key_positions
 from cachelab.stage.context import Context
+from cachelab.stage.faults import FAILURES, LOST
 from cachelab.stage.scheduler import Label, Refused, current
 
 
@@ -134,16 +135,17 @@ class StageConnection(ExactConnection):
         super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
 
     def send_command(self, *args: Any, **more: Any) -> None:
-        if self._ready and touches(args):  # UNWATCH is nobody's business
-            self.store.before([args])
+        step = self._ready and touches(args)  # UNWATCH is nobody's business
+        way = self.store.before([args]) if step else ""
         super().send_command(*args, **more)  # type: ignore[no-untyped-call]
+        self.store.after(way, [args])
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         store = self.store
-        if store.queued:
-            asked, store.queued = store.queued, []
-            store.before(asked)
+        asked, store.queued = store.queued, []
+        way = store.before(asked) if asked else ""
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        store.after(way, asked)
 
 
 class StageCache(Cache):
@@ -183,7 +185,7 @@ class Store:
         self.idle: list[_Socket] = []
         self.queued: list[Any] = []
         self.baseline: dict[int, dict[bytes, Any]] = {}
-        self.down = False
+        self.down: Any = None  # the fault because of which nothing answers
         self._scripts: dict[bytes, bytes] = {}
         self.pool = redis.ConnectionPool(
             connection_class=StageConnection,
@@ -200,33 +202,49 @@ class Store:
 
     # One command ----------------------------------------------------------------------------
 
-    def before(self, asked: Iterable[Sequence[Any]]) -> None:
-        """The switch point in front of a round trip, and the faults that meet it."""
+    def before(self, asked: Sequence[Sequence[Any]]) -> str:
+        """The switch point in front of a round trip, and the faults that meet it.
+
+        Returns what is to go wrong once it is done, if anything: a message is lost, or the reply.
+        """
         task = current()
         if task is None or task.free:
-            return
+            return ""
         scheduler = task.scheduler
         label: dict[Any, None] = {}
         for args in asked:
             for touch in self.world.labels(args):
                 label[touch] = None
-        scheduler.point(task, tuple(label))
+        way = scheduler.point(task, tuple(label), ways=self.world.ways(asked))
         if self.world.hop:
             scheduler.pause(task, self.world.hop, "the network")
         for args in asked:
             self.world.meet(task, args)
-        if self.down:
+        if self.down is not None:
+            self.world.struck.add(self.down)
             raise redis.ConnectionError("The cache is down.")
+        if way in FAILURES and not FAILURES[way][1]:
+            raise FAILURES[way][0](f"{asked[0][0]} did not reach the cache")
+        return way
+
+    def after(self, way: str, asked: Sequence[Sequence[Any]]) -> None:
+        """Lose the reply of a round trip, if that is the way it goes."""
+        if way in FAILURES:
+            self.world.note(f"{asked[0][0]} is done; its reply is lost")
+            raise FAILURES[way][0](f"The reply to {asked[0][0]} was lost")
 
     def execute(self, client: StageCache, args: Sequence[Any], options: dict[str, Any]) -> Any:
         task = current()
         if task is None:
             return self.world.look(lambda: self.execute(client, args, options))
-        self.before([args])
-        if not task.free and self.world.swallows(args):
+        way = self.before([args])
+        if not task.free and (way == LOST or self.world.swallows(args)):
+            if way == LOST:
+                self.world.note(f"a message on {_text(args[1])} is lost")
             return 0
         name = args[0]
         reply = self.answer(args)
+        self.after(way, [args])
         if isinstance(reply, Exception):
             if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
                 return options["EMPTY_RESPONSE"]
@@ -304,8 +322,14 @@ class Store:
         if len(self.pool._available_connections) or self.pool._in_use_connections:
             self.pool.reset()
         self.idle[:] = [s for s in self.idle if not s._watches and s._transaction is None]
-        self.queued, self.down, server.connected = [], False, True
+        self.queued, self.down, server.connected = [], None, True
         server.scan_cursors.clear()
+
+    def lifetimes(self) -> Iterator[tuple[str, int]]:
+        """The keys that have a TTL, each with the time at which it ends: ms since 1970."""
+        for key, item in self.server.dbs[0]._dict.items():
+            if item.expireat is not None:
+                yield _text(key), round(item.expireat * 1e3)
 
     def hang_up(self) -> None:
         """Let go of the connections, of which a crowd leaves hundreds; who looks opens another."""

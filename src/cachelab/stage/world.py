@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from greenlet import getcurrent
@@ -21,9 +22,10 @@ from cachelab.origin import SMALL, Latency, Origin, Size
 from cachelab.process.patience import Patience
 from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
-from cachelab.stage.faults import Fault
+from cachelab.stage.faults import LOST, PUBLISHES, Fault
 from cachelab.stage.patches import Patches, refuse_coroutine
 from cachelab.stage.scheduler import (
+    EPOCH,
     Drawn,
     Label,
     Overtime,
@@ -159,10 +161,12 @@ class World:
     capacity: int | None = None
     faults: tuple[Fault, ...] = ()
     met: dict[Fault, int] = field(default_factory=dict)
+    struck: set[Fault] = field(default_factory=set)
     answers: dict[str, Any] = field(default_factory=dict)
     scheduler: Scheduler | None = None
     hop: int = 0
     commit_apart: bool = True
+    perils: tuple[str, ...] = ()  # what may go wrong with a command, if the picker says so
     tasks: dict[str, Task] = field(default_factory=dict)
     patches: Patches | None = None  # while a run is on
     seed: int = 0
@@ -235,9 +239,38 @@ class World:
         """Whether a fault loses this command on its way."""
         return any(fault.swallows(self, args) for fault in self.faults)
 
-    def set_down(self, down: bool) -> None:
-        """The cache does not answer any more, or does so again."""
-        self.store.down = down
+    def set_down(self, fault: Fault | None) -> None:
+        """The cache does not answer any more, because of this fault; None: it does so again."""
+        self.store.down = fault
+
+    def ways(self, asked: Sequence[Sequence[Any]]) -> Sequence[str]:
+        """How one round trip to the cache may go, "" being well; none if chance does nothing."""
+        if not self.perils:
+            return ()
+        loses = len(asked) == 1 and str(asked[0][0]).upper() in PUBLISHES
+        found = [way for way in self.perils if loses or way != LOST]
+        return ("", *found) if found else ()
+
+    def endings(self, patterns: Sequence[str]) -> list[tuple[str, int]]:
+        """The keys whose TTL could end next, one a moment, each with a virtual time (ns) after it.
+
+        Of several keys that end in the same millisecond the first by name stands for all.
+        """
+        assert self.scheduler is not None
+        found: dict[int, str] = {}
+        for key, milliseconds in self.store.lifetimes():
+            after = (milliseconds + 1 - EPOCH * 1_000) * 1_000_000
+            if self.scheduler.now < after <= self.scheduler.limit and any(
+                fnmatchcase(key, pattern) for pattern in patterns
+            ):
+                found[after] = min(key, found.get(after, key))
+        return [(found[after], after) for after in sorted(found)]
+
+    def end(self, key: str, after: int) -> None:
+        """All who are at a switch point stand still until the TTL of `key` has ended."""
+        assert self.scheduler is not None
+        self.scheduler.at_nanosecond(after, lambda: self.note(f"the TTL of {key} ends"))
+        self.scheduler.hold(after)
 
     # Looking --------------------------------------------------------------------------------
 
@@ -282,7 +315,7 @@ class World:
         """Set everything back to where a run starts."""
         trace = StageTrace(clock=self._clock, exact=True)
         self.scheduler, self.trace, scheduler.trace = scheduler, trace, trace
-        self.met, self.answers, self.tasks = {}, {}, {}
+        self.met, self.struck, self.answers, self.tasks = {}, set(), {}, {}
         self._sql_chance = random.Random(self.seed)
         self.store.reset()
         self.database.reset()
@@ -306,6 +339,10 @@ class World:
             )
         try:
             scheduler.loop()
+            if not scheduler.explores:
+                for fault in self.faults:
+                    if fault not in self.struck:
+                        self.note(f"{fault!r} never struck")
         except Stuck as error:
             error.trace = trace
             raise
