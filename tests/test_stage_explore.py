@@ -11,7 +11,7 @@ import pytest
 import redis
 import sqlalchemy as sa
 from actors import delete_after_commit, reader
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cachelab import stage
@@ -496,6 +496,10 @@ def outcomes(programs, **how):
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS))
+@example(
+    [[("if", "b")], [("select", 1), ("select", 2)], [("set", "a"), ("brief", "b")]],
+    {"expiry": 1, "failures": 1},
+)
 @pytest.mark.slow
 def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, perils):
     full, all_of_them = outcomes(programs, prune=False, allow_errors=True, **perils)

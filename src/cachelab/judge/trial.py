@@ -30,11 +30,11 @@ from cachelab.process.limits import (
     Ended,
     OutOfTime,
     limited,
-    place_in,
     run,
     say_error,
 )
 from cachelab.process.patience import Patience
+from cachelab.process.places import place_in
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import Outcome, Verdict, short
 from cachelab.stage import Exploration, StageTrace
@@ -178,6 +178,8 @@ class Trial:
         ended = run(act, *args, seconds=given + 1, wall_limit=given, **options)
         if ended.printed:
             self.printed.append(ended.printed)
+        if isinstance(ended.error, stage.Limit):
+            self._end("proved nothing", f"Proved nothing: {ended.error}", trace=ended.error.trace)
         if isinstance(ended.error, stage.Stuck):
             self.fail(str(ended.error), trace=ended.error.trace)
         if isinstance(ended.error, stage.Refused):

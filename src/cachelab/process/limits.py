@@ -14,24 +14,22 @@ import contextlib
 import contextvars
 import ctypes
 import io
-import linecache
 import os
 import random
 import re
 import signal
 import sys
-import sysconfig
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Literal
 
 import greenlet
 
 from cachelab.process.patience import Patience
+from cachelab.process.places import Where, place_at, place_in
 
 if sys.platform != "win32":
     import resource
@@ -64,18 +62,6 @@ class Left(BaseException):
 
 class _Stopped(SystemExit):
     """Ends a thread; `threading` prints no traceback for a SystemExit."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """A place in the code that was run: line of its file or cell, and the text there."""
-
-    line: int
-    text: str
-    function: str
-
-    def __str__(self) -> str:
-        return f"line {self.line} (`{self.text}`)" if self.text else f"line {self.line}"
 
 
 @dataclass(frozen=True)
@@ -602,47 +588,7 @@ def _is_ending(thread: threading.Thread) -> bool:
     return frame is None or inner is None or inner.f_code.co_name != "run"
 
 
-# Places --------------------------------------------------------------------------------------
-
-_NOT_THEIRS = tuple(
-    os.path.join(os.path.realpath(path), "")
-    for path in {
-        os.path.dirname(os.path.dirname(__file__)),
-        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        os.path.dirname(os.path.dirname(greenlet.__file__)),
-    }
-)
-
-
-def _is_their_file(name: str) -> bool:
-    if name.startswith("<"):
-        return name.startswith(("<ipython-input", "<stdin"))
-    return not os.path.realpath(name).startswith(_NOT_THEIRS)
-
-
-def _where(name: str, line: int, function: str) -> Where:
-    text = " ".join(linecache.getline(name, line).split())
-    return Where(line, text if len(text) <= 60 else text[:57] + "...", function)
-
-
-def place_at(frame: FrameType | None) -> Where | None:
-    """The innermost place outside libraries, of a running frame."""
-    while frame is not None:
-        if _is_their_file(frame.f_code.co_filename):
-            return _where(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
-    return None
-
-
-def place_in(trace: TracebackType | None, *, besides: str = "") -> Where | None:
-    """The innermost place outside libraries, and outside the file `besides`, of a traceback."""
-    found = None
-    with contextlib.suppress(RecursionError):
-        for frame, line in traceback.walk_tb(trace):
-            name = frame.f_code.co_filename
-            if name != besides and _is_their_file(name):
-                found = (name, line, frame.f_code.co_name)
-    return _where(*found) if found else None
+# Sentences ------------------------------------------------------------------------------------
 
 
 def _place_of(thread: threading.Thread) -> Where | None:

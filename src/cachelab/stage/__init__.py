@@ -19,7 +19,7 @@ from cachelab.stage.faults import (
     SlowCommand,
 )
 from cachelab.stage.replay import Impossible, replay
-from cachelab.stage.scheduler import Refused, Stuck
+from cachelab.stage.scheduler import Limit, Refused, Stuck
 from cachelab.stage.search import Exploration, explore
 from cachelab.stage.world import Actor, StageTrace, World, run
 
@@ -31,6 +31,7 @@ __all__ = [
     "Fault",
     "Impossible",
     "KeyExpires",
+    "Limit",
     "LockExpires",
     "Pause",
     "Refused",

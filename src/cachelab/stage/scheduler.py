@@ -22,6 +22,7 @@ MONOTONIC = 1024.0  # what time.monotonic() says then; a power of two keeps diff
 Touch = tuple[str, str | None, bool]
 Label = tuple[Touch, ...]
 
+_CHANGES = frozenset({"fill", "delete", "write", "commit"})  # kinds of events that change something
 _graveyard: list[greenlet] = []  # actors that refuse to end are kept, not collected
 
 
@@ -32,6 +33,10 @@ class Stuck(RuntimeError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Stuck: {self}"]
+
+
+class Limit(Stuck):
+    """A limit of the stage was met: it says nothing about the actors."""
 
 
 class Refused(RuntimeError):
@@ -170,6 +175,7 @@ class Scheduler:
         self.most_steps = most_steps
         self.wall_limit = wall_limit
         self.overtime = False
+        self.unseen = ""  # where the running task waits for something that the stage does not know
         self.tasks: list[Task] = []
         self.runnable: deque[Task] = deque()  # started or woken: run up to their next switch point
         self.parked: deque[Task] = deque()  # at a switch point
@@ -510,19 +516,36 @@ class Scheduler:
         return Stuck(f"Not finished after {limit} of virtual time: {self._waiting()}.")
 
     def _endless(self, task: Task) -> Stuck:
-        return Stuck(
-            f"{task.name} goes on for ever: {task.at_once:,} operations at one instant "
-            f"({self.steps:,} in the run) and no end in sight."
+        if self._goes_round(task):
+            return Stuck(
+                f"{task.name} goes on for ever: {task.at_once:,} operations at one instant "
+                f"({self.steps:,} in the run) and no end in sight."
+            )
+        return Limit(
+            f"{task.name} does {task.at_once:,} operations at one instant ({self.steps:,} in the "
+            "run): the stage plays no more of one order."
         )
 
+    def _goes_round(self, task: Task) -> bool:
+        """Whether what it did last changed nothing, and was the same again and again."""
+        mine = [event for event in self.trace.events[-4_000:] if event.actor == task.name][-300:]
+        seen = [(event.kind, event.what, event.on, event.detail) for event in mine]
+        if len(seen) < 300 or any(kind in _CHANGES for kind, *_ in seen):
+            return False
+        return any(seen[period:] == seen[:-period] for period in range(1, 9))
+
     def _busy(self, task: Task) -> Stuck:
+        if self.unseen:
+            return Limit(
+                f"{task.name} waits for something that is not on the stage: {self.unseen}."
+            )
         return Stuck(
             f"{task.name} did not come back within {say_seconds(self.wall_limit)}: "
             "a loop without a cache command, a statement or a sleep in it."
         )
 
-    def _too_long(self, task: Task) -> Stuck:
-        return Stuck(
+    def _too_long(self, task: Task) -> Limit:
+        return Limit(
             f"The run takes longer than {say_seconds(self.wall_limit)} of real time: "
             f"{self.steps:,} operations so far, the last by {task.name}, "
             f"at {say_seconds(self.now / SECOND)} virtual."

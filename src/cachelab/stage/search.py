@@ -32,7 +32,7 @@ from cachelab.stage.orders import (
     orders_of,
     switches,
 )
-from cachelab.stage.scheduler import Label, Picker, Scheduler, Stuck, Task
+from cachelab.stage.scheduler import Label, Limit, Picker, Scheduler, Stuck, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -94,6 +94,7 @@ class _Finding:
     choices: list[Choice]
     sentence: str
     steps: list[Step]
+    trace: StageTrace
 
     def size(self) -> tuple[int, int, list[Choice]]:
         return (len(self.choices), switches(self.choices), self.choices)
@@ -127,7 +128,7 @@ class Seen(Exception):
     """The order under way equals one that was run: it ends here."""
 
 
-class Unrepeatable(Stuck):
+class Unrepeatable(Limit):
     """The actors do not do the same when they are played again, so orders mean nothing."""
 
     def __init__(self, seen: str) -> None:
@@ -322,8 +323,7 @@ class _Player(Picker):
             search.nodes[depth].gated = frozenset(t.name for t in parked if t.name not in labels)
         node = search.nodes[depth]
         # It may go wrong anywhere; sleep sets leave out where that makes no difference.
-        mischances = dict.fromkeys(self._mischances(parked, enabled))
-        node.backtrack.update(mischances)
+        node.backtrack.update(dict.fromkeys(self._mischances(parked, enabled)))
         awake = [name for name in labels if Choice(name) not in node.sleep]
         if not awake:
             node.chosen = next((one for one in node.backtrack if one not in node.sleep), None)
@@ -334,8 +334,9 @@ class _Player(Picker):
             name = awake[(awake.index(name) + 1) % len(awake)]
         node.chosen = Choice(name)
         node.backtrack[node.chosen] = None
-        if not search.prune or any(how == ENDS for _, how in mischances):
-            # What comes after the end of a TTL depends on all that came before.
+        if not search.prune or self.left[ENDS]:
+            # The end of a TTL comes after all that came before, even where none has a TTL yet:
+            # only the sleep sets prune until then.
             node.backtrack.update(dict.fromkeys(map(Choice, labels)))
         elif node.deaths:
             node.add_threads()
@@ -389,6 +390,7 @@ class _Search:
         self.shared = self.wrote = self.answered = False
         self.writers: set[str] = set()  # actors that wrote something in some order
         self.struck: set[Any] = set()  # kinds of mischance, and faults, that came to pass
+        self.limit_met = ""  # of the stage, in some order, which says nothing then
         self.scheduler: Scheduler | None = None
 
     # Playing --------------------------------------------------------------------------------
@@ -414,6 +416,9 @@ class _Search:
         except Stuck as stuck:
             if scheduler.overtime or isinstance(stuck, Unrepeatable):
                 raise
+            if isinstance(stuck, Limit):
+                self.limit_met = str(stuck)
+                return player, None, trace
             return player, str(stuck), trace
         finally:
             self.struck |= self.world.struck | {how for _, how in player.taken if how}
@@ -491,6 +496,8 @@ class _Search:
             if task.gate is not None
         ]
         for i in range(self.known, len(steps)):
+            if steps[i].choice.how == ENDS:
+                continue  # everything was tried in front of it
             self._races_of(steps, i, steps[i], self.nodes[i].epoch)
         for step in waiting:
             self._races_of(steps, len(steps), step, player.epoch_start)
@@ -511,8 +518,6 @@ class _Search:
     def _plan(self, steps: list[Step], j: int, i: int, step: Step) -> None:
         node = self.nodes[j]
         after = [(k, steps[k]) for k in range(j + 1, i) if not steps[k].before >> j & 1]
-        if step.choice.how == ENDS and not after:
-            return  # tried there already, if that was possible there
         after.append((i, step))
         initials: list[str] = []
         members = 0
@@ -546,7 +551,7 @@ class _Search:
         failed_at: int | None = None
         while True:
             self.known = max(0, len(choices) - 1)
-            player, sentence, _ = self.play(choices)
+            player, sentence, trace = self.play(choices)
             self.look_for_races(player)
             if player.cut:
                 self.cut_count += 1
@@ -557,7 +562,7 @@ class _Search:
                 if sentence is not None:
                     failed_at = self.run_count if failed_at is None else failed_at
                     self.failing += count or 1
-                    self._remember(_Finding(player.taken, sentence, player.steps))
+                    self._remember(_Finding(player.taken, sentence, player.steps, trace))
             if not self.run_count & 255:
                 gc.collect()
             following = self.next_prefix()
@@ -582,11 +587,11 @@ class _Search:
             if self.is_late():
                 return
             draw = random.Random(f"{self.seed} {number}")
-            player, sentence, _ = self.play([], draw)
+            player, sentence, trace = self.play([], draw)
             self.random_count += 1
             if sentence is not None:
                 self.failing += 1
-                self._remember(_Finding(player.taken, sentence, player.steps))
+                self._remember(_Finding(player.taken, sentence, player.steps, trace))
             if not number & 255:
                 gc.collect()
 
@@ -599,13 +604,16 @@ class _Search:
     def smallest(self) -> tuple[str, StageTrace]:
         """The shortest failing order, with the fewest switches of all orders that equal it."""
         best = min(self.findings, key=_Finding.size)
+        if self.scheduler is not None and self.scheduler.overtime:  # there is no time to play it
+            return best.sentence, best.trace
         length = len(best.choices)
         tried = [best]
         for finding in sorted(self.findings, key=_Finding.size):
             if len(finding.choices) == length:
                 calmer = fewest_switches(finding.steps)
                 if calmer is not None:
-                    tried.append(_Finding(calmer, finding.sentence, finding.steps))
+                    calm = _Finding(calmer, finding.sentence, finding.steps, finding.trace)
+                    tried.append(calm)
         for finding in sorted(tried, key=_Finding.size):
             self.nodes.clear()
             player, sentence, trace = self.play(finding.choices, random.Random(0))
@@ -696,9 +704,15 @@ def explore(
                 wall_limit=wall_limit,
                 patience=patience,
             )
-            exhaustive = search.search()
-            if not exhaustive and not search.findings:
-                search.search_at_random(max(100, limit // 5))
+            exhaustive = False
+            try:
+                exhaustive = search.search()
+                if not exhaustive and not search.findings:
+                    search.search_at_random(max(100, limit // 5))
+            except Unrepeatable:
+                raise
+            except Limit as limit_met:
+                search.limit_met = str(limit_met)
             return _verdict(search, exhaustive)
 
 
@@ -722,6 +736,9 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
         sentence, counterexample = search.smallest()
         least = "" if exhaustive else "at least "
         summary = f"In {least}{search.failing:,} of {how}: {sentence}"
+    elif search.limit_met:
+        outcome = "proved nothing"
+        summary = f"Proved nothing, in {how}: {search.limit_met}"
     elif missing := _missing(search):
         outcome = "proved nothing"
         summary = f"Proved nothing: {missing}, in {how}."

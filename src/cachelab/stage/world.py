@@ -19,7 +19,8 @@ from typing import Any, cast
 from greenlet import getcurrent
 
 from cachelab.origin import SMALL, Latency, Origin, Size
-from cachelab.process.patience import Patience
+from cachelab.process.patience import Patience, waited
+from cachelab.process.places import place_at
 from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
 from cachelab.stage.faults import LOST, PUBLISHES, Fault
@@ -484,16 +485,22 @@ def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
         yield from _by_watcher(schedulers, seconds)
 
 
+_thread_time = time.thread_time
+_RING = 0.05  # s from one ring of the alarm to the next
+_LOOKED = 4  # rings after which it is known whether a task is busy or waits
+
+
 def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
     rung = 0
     patience = Patience(seconds)
     closing: Task | None = None
+    busy = 0.0  # s that the task ran or would have run, when the alarm first rang
 
     def late(number: int, frame: Any) -> None:
-        nonlocal rung, closing
+        nonlocal rung, closing, busy
         left = 0.0 if rung else patience.left()
         if left > 0:
-            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), 0.05)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), _RING)
             return
         rung += 1
         scheduler = schedulers()
@@ -503,8 +510,15 @@ def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
                 closing = scheduler.closing
                 return
         here = getcurrent()
-        if type(here) is not Task or rung == 1:
+        if rung == 1:
+            busy = _thread_time() + waited()
+        if type(here) is not Task or rung < _LOOKED:
             return  # whoever comes to a switch point ends there
+        spent = _thread_time() + waited() - busy
+        if rung == _LOOKED and spent < (_LOOKED - 1) * _RING / 2:
+            place = place_at(frame)
+            code = frame.f_code
+            here.scheduler.unseen = str(place) if place is not None else code.co_qualname
         if rung < 20:
             raise Overtime
         # It catches whatever is raised: leave it where it is, for ever.
@@ -515,9 +529,9 @@ def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
 
     began = _monotonic()
     old = signal.signal(signal.SIGALRM, late)
-    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _RING)
     if 0 < remaining < seconds:  # somebody outside is less patient
-        signal.setitimer(signal.ITIMER_REAL, remaining, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, remaining, _RING)
         patience = Patience(remaining)
     try:
         yield patience
