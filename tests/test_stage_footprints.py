@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+import redis
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -488,3 +489,12 @@ def test_statements_reach_the_same_ends_in_the_pruned_search_as_in_the_full_one(
     pruned, verdict = ends_of(programs, tables, True)
     assert pruned == full
     assert verdict.orders == all_of_them.schedules
+
+
+def test_a_script_that_does_not_say_how_many_keys_it_has_is_refused_by_the_server():
+    def reader(cache, db):
+        with pytest.raises(redis.ResponseError):
+            cache.execute_command("EVAL", "return 1", "many", "a")
+
+    world = stage.run({"reader": reader})
+    assert [event.kind for event in world.events] == ["error"]

@@ -215,7 +215,8 @@ def _text(value: Any) -> str:
 
 def _keys(name: str, args: Command) -> list[str]:
     if name in SCRIPTS:
-        return [_text(key) for key in args[3 : 3 + int(args[2])]] if len(args) > 2 else []
+        told = _text(args[2]) if len(args) > 2 else ""
+        return [_text(key) for key in args[3 : 3 + int(told)]] if told.isdecimal() else []
     if name in {"MGET", "DEL", "UNLINK", "EXISTS", "TOUCH"}:
         return [_text(key) for key in args[1:]]
     if name == "MSET":

@@ -24,7 +24,7 @@ from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError
 from fakeredis._socket import FakeSocket
 
-from cachelab.cache.keyspace import commands
+from cachelab.cache.command_keys import commands
 from cachelab.cache.lua import Chance, plain, prepare
 
 

@@ -1,33 +1,18 @@
-"""Keeps us inside our own keys on a server that is not ours: prefix them all, refuse what is wider.
+"""Keeps us inside our own keys on a foreign server: prefixes them all, refuses what is wider."""
 
-Where a command has its keys comes from `command_keys.json`, made from the server's own `COMMAND`
-output by `python -m cachelab.cache.keyspace unix:///path/to/valkey.sock > command_keys.json`.
-"""
-
-# redis-py is typed in part only.
-# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-import json
 import random
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from cachelab.cache.command_keys import Table, as_text, commands, key_positions, upper
+from cachelab.cache.script_calls import lua_calls
 from cachelab.process.errors import OneSentence
 
-Spec = list[int | str]
-Table = Mapping[str, list[Spec]]
-
-TABLE_FILE = Path(__file__).with_name("command_keys.json")
 SAFE_PREFIX = re.compile(r"[A-Za-z0-9_.:-]+")
-
-# Commands of newer Redis servers that Valkey, the source of the table, does not have.
-ONLY_REDIS: Table = {name: [[1, 0, 1, 0]] for name in ("DELEX", "DIGEST", "XACKDEL", "XDELEX")}
 
 EMPTIES = "would empty"
 SETTINGS = "would change the settings of"
@@ -128,30 +113,11 @@ if #keys == 0 then return false end
 return keys[tonumber(ARGV[2]) % #keys + 1]"""
 )
 
-LUA = re.compile(
-    r"""(?P<comment>--\[(?P<c>=*)\[.*?\](?P=c)\]|--[^\n]*)
-    |\[(?P<l>=*)\[(?P<long>.*?)\](?P=l)\]
-    |"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'
-    |(?P<word>[A-Za-z_]\w*)|(?P<number>\d[\w.]*)|(?P<mark>\S)""",
-    re.DOTALL | re.VERBOSE,
-)
-LUA_WAYS_OUT = {"_G", "getfenv", "setfenv", "load", "loadstring", "dofile", "loadfile", "require"}
+INSTEAD = "start without CACHELAB_REDIS_URL to have a server of your own"
 
 
 class CommandRefused(OneSentence, RuntimeError):
     """The command would touch more than our keys; its text is one sentence."""
-
-
-@cache
-def commands() -> Table:
-    """Every command we know, upper case, subcommands as `OBJECT|ENCODING`, with its key specs.
-
-    A spec is `[first, last, step, limit]` or `[first, "n", count, keys, step]`: where to look
-    (an index, or `"WORD@from"`: after that word), then the range of keys from there, as in
-    Valkey's key specifications. `["?"]`: cannot be said so, see BY_HAND.
-    """
-    known: dict[str, list[Spec]] = json.loads(TABLE_FILE.read_text())
-    return {**known, **ONLY_REDIS}
 
 
 @dataclass(frozen=True)
@@ -192,14 +158,14 @@ class Keyspace:
         words, rest = _words(args)
         argv = [*words, *rest]
         name = words[0]
-        self._allow(name, _upper(argv[1]) if len(argv) > 1 else "")
+        self._allow(name, upper(argv[1]) if len(argv) > 1 else "")
         narrowed = self._narrowed(name, argv)
         if narrowed is not None:
             return narrowed
         if name in SCRIPTS and len(argv) > 1 and not name.startswith("EVALSHA"):
-            self._allow_script(_text(argv[1]))
-        if name == "SCRIPT" and _upper(argv[1]) == "LOAD" and len(argv) > 2:
-            self._allow_script(_text(argv[2]))
+            self._allow_script(as_text(argv[1]))
+        if name == "SCRIPT" and upper(argv[1]) == "LOAD" and len(argv) > 2:
+            self._allow_script(as_text(argv[2]))
         for index in self._key_positions(name, argv):
             argv[index] = self._with_prefix(argv[index])
         self._rewrite_channels(name, argv)
@@ -217,7 +183,7 @@ class Keyspace:
             return ("KEYS", self._with_prefix(argv[1]))
         if name == "SCAN":
             options = argv[2:]
-            matches = [at for at, word in enumerate(options[:-1]) if _upper(word) == "MATCH"]
+            matches = [at for at, word in enumerate(options[:-1]) if upper(word) == "MATCH"]
             for at in matches:
                 options[at + 1] = self._with_prefix(options[at + 1])
             return ("SCAN", *argv[1:2], *options, *(() if matches else ("MATCH", ours)))
@@ -226,9 +192,12 @@ class Keyspace:
     def _key_positions(self, name: str, argv: list[Any]) -> set[int]:
         if name in SORTS:
             return {1} if len(argv) > 1 else set()
-        sub = f"{name}|{_upper(argv[1])}" if len(argv) > 1 else ""
+        sub = f"{name}|{upper(argv[1])}" if len(argv) > 1 else ""
         specs = self.table.get(sub, self.table.get(name, []))
-        return {index for spec in specs for index in key_positions(spec, argv)}
+        try:
+            return {index for spec in specs for index in key_positions(spec, argv)}
+        except ValueError as error:
+            raise CommandRefused(str(error)) from None
 
     def _rewrite_channels(self, name: str, argv: list[Any]) -> None:
         if name in PUBLISHES and len(argv) > 1:
@@ -236,7 +205,7 @@ class Keyspace:
         elif name in SUBSCRIBES or name in PATTERN_SUBSCRIBES:
             argv[1:] = [self.channel(each) for each in argv[1:]]
         elif name == "PUBSUB" and len(argv) > 1:
-            asked = _upper(argv[1])
+            asked = upper(argv[1])
             if asked in {"CHANNELS", "SHARDCHANNELS"}:
                 argv[2:] = [self._with_prefix(each) for each in argv[2:] or ["*"]]
             elif asked in {"NUMSUB", "SHARDNUMSUB"}:
@@ -246,26 +215,26 @@ class Keyspace:
         if name in SORTS:
             index = 2
             while index < len(argv) - 1:
-                option, value = _upper(argv[index]), _text(argv[index + 1])
+                option, value = upper(argv[index]), as_text(argv[index + 1])
                 if option == "STORE" or (option in {"BY", "GET"} and "*" in value):
                     argv[index + 1] = self._with_prefix(argv[index + 1])
                 index += {"STORE": 2, "BY": 2, "GET": 2, "LIMIT": 3}.get(option, 1)
-        elif name == "COPY" and any(_upper(each) == "DB" for each in argv[3:]):
+        elif name == "COPY" and any(upper(each) == "DB" for each in argv[3:]):
             raise self._refusal("COPY with DB", OTHER_DATABASE)
-        elif name == "CLIENT" and _upper(argv[1]) == "TRACKING":
-            asked = [_upper(each) for each in argv]
+        elif name == "CLIENT" and upper(argv[1]) == "TRACKING":
+            asked = [upper(each) for each in argv]
             prefixes = [index + 1 for index, word in enumerate(asked) if word == "PREFIX"]
             for index in prefixes:
                 if index < len(argv):
                     argv[index] = self._with_prefix(argv[index])
             if "BCAST" in asked and not prefixes:
                 argv += ["PREFIX", self.prefix]
-        elif name == "CLUSTER" and _upper(argv[1]) == "KEYSLOT" and len(argv) > 2:
+        elif name == "CLUSTER" and upper(argv[1]) == "KEYSLOT" and len(argv) > 2:
             argv[2] = self._with_prefix(argv[2])
 
     def channel(self, name: Any) -> Any:
         """A pub/sub channel or pattern under our prefix; the server's own ones keep their form."""
-        text = _text(name)
+        text = as_text(name)
         if text.startswith(("__redis__:", "__keyevent@")):
             return name
         if text.startswith("__keyspace@") and ":" in text:
@@ -351,7 +320,7 @@ class Keyspace:
         return reply
 
     def _incoming_pubsub(self, argv: list[Any], reply: Any) -> Any:
-        asked = _upper(argv[1]) if len(argv) > 1 else ""
+        asked = upper(argv[1]) if len(argv) > 1 else ""
         if asked in {"CHANNELS", "SHARDCHANNELS"}:
             return [self.strip(each) for each in reply]
         if asked in {"NUMSUB", "SHARDNUMSUB"}:
@@ -367,13 +336,13 @@ class Keyspace:
         if not self.prefix or not isinstance(response, list | tuple) or len(response) < 2:
             return response
         parts = list(response)
-        kind = _text(parts[0])
+        kind = as_text(parts[0])
         if kind == "invalidate":
             parts[1] = self._only_ours(parts[1])
         elif kind in {"pmessage", "message", "smessage"}:
-            source = _text(parts[-2])
+            source = as_text(parts[-2])
             if source.startswith("__keyevent@"):
-                if not _text(parts[-1]).startswith(self.prefix):
+                if not as_text(parts[-1]).startswith(self.prefix):
                     return None
                 parts[-1] = self.strip(parts[-1])
             elif source == "__redis__:invalidate":
@@ -386,10 +355,10 @@ class Keyspace:
     def _only_ours(self, keys: Any) -> Any:
         if not isinstance(keys, list | tuple):
             return keys  # None: everything was flushed
-        return [self.strip(key) for key in keys if _text(key).startswith(self.prefix)]
+        return [self.strip(key) for key in keys if as_text(key).startswith(self.prefix)]
 
     def _strip_channel(self, channel: Any) -> Any:
-        text = _text(channel) if channel is not None else ""
+        text = as_text(channel) if channel is not None else ""
         if text.startswith("__keyspace@"):
             head, _, key = text.partition(":")
             return f"{head}:{self.strip(key)}"
@@ -424,167 +393,12 @@ class Keyspace:
         return self.strip(reply)
 
 
-INSTEAD = "start without CACHELAB_REDIS_URL to have a server of your own"
-
-
-def key_positions(spec: Spec, argv: Sequence[Any]) -> Iterator[int]:
-    """The indexes in `argv` (command first) that a key spec names, as the server finds them."""
-    for first in _first_positions(spec, argv):
-        yield from _range(spec, first, argv)
-
-
-def _range(spec: Spec, first: int, argv: Sequence[Any]) -> Iterator[int]:
-    if spec[1] == "n":
-        _, _, count_at, keys_at, step = spec
-        try:
-            count = int(_text(argv[first + int(count_at)]))
-        except (ValueError, IndexError):
-            raise CommandRefused(
-                f"{_upper(argv[0])} needs the number of its keys as an integer, but this is"
-                f" {argv[first + int(count_at)] if first < len(argv) else 'missing'!r}."
-            ) from None
-        start, stop = first + int(keys_at), first + int(keys_at) + count * int(step)
-    else:
-        last, step, limit = (int(part) for part in spec[1:])
-        start = first
-        if last >= 0:
-            stop = first + last + 1
-        elif last == -1 and limit > 1:
-            stop = first + (len(argv) - first) // limit
-        else:
-            stop = len(argv) + last + 1
-    yield from (index for index in range(start, stop, int(step)) if index < len(argv))
-
-
-def _first_positions(spec: Spec, argv: Sequence[Any]) -> list[int]:
-    where = spec[0]
-    if isinstance(where, int):
-        return [where] if where < len(argv) else []
-    if where == "?":
-        return []
-    word, _, start = where.partition("@")
-    begin = int(start)
-    places = range(begin, len(argv) - 1) if begin > 0 else range(len(argv) + begin, 0, -1)
-    found = [place + 1 for place in places if _upper(argv[place]) == word]
-    # An option said twice (STORE a STORE b) counts for its last place: take them all.
-    return found if spec[1] == 0 else found[:1]
-
-
-def lua_calls(script: str) -> Iterator[tuple[str | None, str | None]]:
-    """The commands a Lua script calls, each with its first argument when that is a literal.
-
-    `(None, what)` where a call cannot be read off: a computed command name, `redis` used as a
-    value, a way to run other code. ARGV counts as a literal, a variable does not.
-    """
-    tokens = [match for match in LUA.finditer(script) if match["comment"] is None]
-
-    def at(index: int) -> str:
-        return tokens[index].group() if index < len(tokens) else ""
-
-    for index, token in enumerate(tokens):
-        word = token["word"]
-        if word in LUA_WAYS_OUT and at(index - 1) != ".":
-            yield None, word
-        if word not in {"redis", "server"} or (index and at(index - 1) == "."):
-            continue
-        if at(index + 1) != "." or not tokens[index + 2]["word"]:
-            yield None, f"{word} other than as {word}.call(...)"
-        elif at(index + 2) in {"call", "pcall"}:
-            command = _literal(tokens[index + 4]) if index + 4 < len(tokens) else None
-            if at(index + 3) != "(" or command is None or at(index + 5) not in {",", ")"}:
-                yield None, f"{word}.{at(index + 2)} without a literal command name"
-            elif at(index + 5) == "," and index + 6 < len(tokens):
-                following = _literal(tokens[index + 6])
-                yield command, "ARGV" if at(index + 6) == "ARGV" else following
-            else:
-                yield command, None
-
-
-def _literal(token: re.Match[str]) -> str | None:
-    return next(
-        (token[kind] for kind in ("double", "single", "long", "number") if token[kind] is not None),
-        None,
-    )
-
-
 def _words(args: Sequence[Any]) -> tuple[list[str], list[Any]]:
     """The command's words in capitals, split as redis-py splits them, and the other arguments."""
-    name = _text(args[0])
+    name = as_text(args[0])
     words = name.split() if " " in name else [name]
     return [word.upper() for word in words] or [""], list(args[1:])
 
 
-def _upper(value: Any) -> str:
-    return _text(value).upper()
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).decode("utf-8", "surrogateescape")
-    return str(value)
-
-
 def _is_many(reply: Any) -> bool:
     return isinstance(reply, list | tuple | set)
-
-
-# The table ------------------------------------------------------------------------------------
-
-
-def read_table(run: Callable[..., Any]) -> dict[str, list[Spec]]:
-    """The table of a live server; `run(*args)` sends a command and returns the raw reply."""
-    table: dict[str, list[Spec]] = {}
-
-    def add(rows: Iterable[list[Any]]) -> None:
-        for row in rows:
-            specs, below = row[8], row[9]
-            table[_upper(row[0])] = [_spec(_plain(spec)) for spec in specs if not _no_key(spec)]
-            add(below)
-
-    add(run("COMMAND"))
-    return dict(sorted(table.items()))
-
-
-def _no_key(spec: Any) -> bool:
-    return "not_key" in _plain(spec)["flags"]
-
-
-def _spec(spec: dict[str, Any]) -> Spec:
-    begin, find = spec["begin_search"], spec["find_keys"]
-    if "unknown" in {begin["type"], find["type"]}:
-        return ["?"]
-    at = begin["spec"]
-    where = at["index"] if begin["type"] == "index" else f"{at['keyword']}@{at['startfrom']}"
-    rule = find["spec"]
-    if find["type"] == "range":
-        return [where, rule["lastkey"], rule["keystep"], rule["limit"]]
-    return [where, "n", rule["keynumidx"], rule["firstkey"], rule["keystep"]]
-
-
-def _plain(value: Any) -> Any:
-    """Bytes to text, and RESP2's flat lists of pairs to dicts, all the way down."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, dict):
-        return {_plain(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, set | list | tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the table of the server at a URL as JSON, one command a line."""
-    import redis
-
-    connection = redis.ConnectionPool.from_url(arguments[0], protocol=3).get_connection()
-
-    def run(*args: Any) -> Any:
-        connection.send_command(*args)
-        return connection.read_response()
-
-    rows = [f"  {json.dumps(name)}: {json.dumps(at)}" for name, at in read_table(run).items()]
-    print("{\n" + ",\n".join(rows) + "\n}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -14,8 +14,8 @@ from fakeredis._socket._resp import extract_command
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachelab.cache.client import Cache
+from cachelab.cache.command_keys import commands, key_positions
 from cachelab.cache.exact import ExactConnection, ExactServer, ExactSocket
-from cachelab.cache.keyspace import commands, key_positions
 from cachelab.stage.context import Context
 from cachelab.stage.faults import FAILURES, LOST
 from cachelab.stage.scheduler import Label, Refused, current
