@@ -21,7 +21,6 @@ from cachelab.models import (
     eviction,
     jitter,
     recovery,
-    revalidate,
     staleness,
     stampede,
     ttl,
@@ -59,8 +58,6 @@ def models() -> dict[str, Callable[[float], Any]]:
     shares = eviction.popularity(1000)
     moves: dict[str, Callable[[float], Any]] = {
         "ttl": lambda x: ttl.simulate(x, 10, query_time=0.5, jitter=0.1),
-        "ttl, sliding": lambda x: ttl.simulate_sliding(x, 1),
-        "ttl, unprotected": lambda x: ttl.simulate_unprotected(10 * x, 5, query_time=3),
         "jitter, 10,000 keys": lambda x: jitter.simulate(10_000, 3600, 300 * x),
         "jitter, 10,000 keys, 10 cycles": lambda x: jitter.simulate(
             10_000, 3600, 300 * x, cycles=10
@@ -69,12 +66,10 @@ def models() -> dict[str, Callable[[float], Any]]:
         "stampede, sharing": lambda x: stampede.simulate(query_time=0.01 * x, discipline="ps"),
         "staleness": lambda x: staleness.simulate(10, 0.1 * x, 10),
         "staleness, race": lambda x: staleness.simulate(20, x, fill_time=0.01, delete_delay=0),
-        "revalidate": lambda x: revalidate.simulate(1, 10, 2 * x, 0.5),
         "early refresh": lambda x: early_refresh.simulate(100, 10, 0.2 * x),
         "early refresh, lead formula": lambda x: early_refresh.mean_lead(100, 10, 0.2 * x),
         "write-back": lambda x: write_back.simulate(500, 5 * x),
         "worth": lambda x: worth.simulate(0.6 * x, 0.001, 0.02),
-        "recovery, waits": lambda x: recovery.simulate_waits(10, 6 * x, 0.01),
         "recovery, outage": lambda x: recovery.simulate_outage(100 * x, 400, 0.9),
         "eviction, Che": lambda x: eviction.che_hit_ratio(shares, int(100 * x)),
     }

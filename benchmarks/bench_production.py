@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.files import room_for
 from benchmarks.table import Row, Target
 from cachelab.cache import server as servers
-from cachelab.lab.comparison import RIGS, Async, Origin, Place, Rig, bring_all, crowd
+from cachelab.lab.comparison import RIGS, Async, CountingOrigin, Place, Rig, bring_all, crowd
 from cachelab.patterns.production import ProductionCache, connect
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +119,7 @@ def hit_rows(url: str, where: str, rounds: int, reads: int) -> Iterator[Row]:
 
 def burst(name: str, place: Place, readers: int) -> tuple[int, int, float]:
     """`readers` threads at one cold key: origin calls, right answers, s until the last one."""
-    rig, origin = RIGS[name](place), Origin(SECONDS)
+    rig, origin = RIGS[name](place), CountingOrigin(SECONDS)
     began = time.perf_counter()
     got = crowd(rig, readers, origin, "k", wait=30)
     return origin.calls, got.count("right"), time.perf_counter() - began

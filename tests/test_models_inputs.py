@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cachelab.models import MODELS, inputs, revalidate, ttl, write_back
+from cachelab.models import MODELS, inputs, staleness, ttl, write_back
 
 
 @pytest.mark.parametrize("pattern", inputs.ARRIVALS)
@@ -58,8 +58,7 @@ def test_draws_are_made_once_and_kept():
 
 def test_what_a_model_found_cannot_be_changed_afterwards():
     found = [
-        revalidate.fractions(1, 10, 2),
-        revalidate.simulate(1, 10, 2, reads=50),
+        staleness.ttl_only(1, 10),
         ttl.simulate(1, 10, reads=50),
         write_back.loss(10, 1),
     ]

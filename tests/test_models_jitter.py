@@ -1,7 +1,5 @@
 """Tests of the jitter model: golden values, simulated expiries, and jitter that does not help."""
 
-import math
-
 import numpy as np
 import pytest
 from models_ztest import agrees, contradicts, printed
@@ -14,16 +12,6 @@ KEYS, HOUR = 10_000, 3600.0
 @pytest.mark.parametrize(("width", "digits"), [(300, "52.8"), (540, "33.8"), (720, "27.4")])
 def test_the_expected_peak_has_its_golden_values(width, digits):
     assert printed(jitter.expected_peak(KEYS, width), digits)
-
-
-def test_the_spread_of_a_random_walk_has_its_golden_values():
-    assert printed(jitter.spread_after(300, 1), "86.6")
-    assert printed(jitter.spread_after(300, 10), "274")
-
-
-def test_the_long_run_floor_is_keys_over_mean_ttl():
-    assert printed(jitter.long_run_rate(KEYS, HOUR, 300), "2.7")
-    assert jitter.long_run_rate(KEYS, HOUR, 300) == KEYS / (HOUR + 150)
 
 
 def test_without_jitter_all_keys_expire_in_one_instant_in_every_cycle():
@@ -46,7 +34,7 @@ def test_simulated_ttls_stay_in_their_range_and_fill_it(form):
     assert allowed.longest - 1 < run.longest_ttl <= allowed.longest
     assert allowed.shortest <= run.starts[0] + 1 < allowed.shortest + 2
     mean = (run.starts + 0.5) @ run.per_bin / KEYS
-    assert abs(mean - allowed.mean) < 4.5 * jitter.spread_after(300, 1) / KEYS**0.5
+    assert abs(mean - allowed.mean) < 4.5 * 300 / 12**0.5 / KEYS**0.5
 
 
 def test_only_subtractive_jitter_keeps_the_staleness_bound():
@@ -61,7 +49,7 @@ def test_keys_expire_at_the_rate_n_over_j():
         run = jitter.simulate(KEYS, HOUR, 300, seed=seed)
         return run.per_bin[100:200].mean()
 
-    assert agrees(jitter.expiry_rate(KEYS, 300), rate)
+    assert agrees(KEYS / 300, rate)
 
 
 @pytest.mark.parametrize("width", [300, 540, 720])
@@ -73,7 +61,7 @@ def test_the_expected_peak_is_within_eight_percent_of_simulated_peaks(width):
 @pytest.mark.parametrize("cycles", [1, 10])
 def test_the_spread_grows_with_the_square_root_of_the_cycles(cycles):
     assert agrees(
-        jitter.spread_after(300, cycles),
+        300 * (cycles / 12) ** 0.5,  # of a random walk with uniform steps
         lambda seed: jitter.simulate(2000, HOUR, 300, cycles=cycles, seed=seed).spread[-1],
     )
 
@@ -85,24 +73,7 @@ def test_mixed_phases_settle_at_the_long_run_rate(form):
         middle = (run.starts >= 4000) & (run.starts < 10_000)
         return run.per_bin[middle].sum() / 6000
 
-    assert agrees(jitter.long_run_rate(200, 100, 50, form), rate)
-
-
-def test_running_queries_are_rate_times_query_time_and_never_more_than_keys():
-    assert jitter.recomputes_in_progress(KEYS, 500, 0.5) == 10
-    assert jitter.recomputes_in_progress(KEYS, 1, 100) == KEYS
-
-    def running(seed):
-        expiries = np.repeat(*_starts_and_counts(jitter.simulate(KEYS, HOUR, 500, seed=seed)))
-        middle = np.arange(3700.0, 4000.0)
-        begun = np.searchsorted(expiries, middle, side="right")
-        return float((begun - np.searchsorted(expiries, middle - 10, side="right")).mean())
-
-    assert agrees(jitter.recomputes_in_progress(KEYS, 500, 10), running)
-
-
-def _starts_and_counts(run):
-    return run.starts, run.per_bin
+    assert agrees(200 / jitter.ttl_range(100, 50, form).mean, rate)
 
 
 def test_jitter_in_whole_minutes_keeps_peaks_that_the_formula_does_not_know():
@@ -116,10 +87,6 @@ def test_jitter_in_whole_minutes_keeps_peaks_that_the_formula_does_not_know():
 def test_extremes_give_finite_numbers():
     assert jitter.expected_peak(1, 1e9) <= 1
     assert jitter.expected_peak(KEYS, 0.5) == KEYS
-    assert jitter.recomputes_in_progress(KEYS, 0, 0) == KEYS
-    assert jitter.recomputes_in_progress(KEYS, 0, 1) == KEYS
-    assert jitter.expiry_rate(KEYS, 0) == math.inf
-    assert jitter.spread_after(0, 0) == 0
     assert jitter.simulate(1, 0, 0).peak == 1
     assert jitter.simulate(1, 1e9, 10).per_bin.sum() == 1
 
@@ -132,7 +99,6 @@ def test_extremes_give_finite_numbers():
         (lambda: jitter.simulate(0, 10, 1), "keys must be a whole number from 1"),
         (lambda: jitter.simulate(10**6, 9, 1, cycles=10**6), "keys . cycles must be .* at most"),
         (lambda: jitter.simulate(2, 10, 1e12), "bins must be .* at most 5e"),
-        (lambda: jitter.long_run_rate(5, 0, 0), "mean TTL must be .* above 0"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(call, message):

@@ -26,18 +26,6 @@ def test_one_second_is_no_over_caching_at_a_thousand_reads_a_second():
     assert printed(ttl.hit_ratio(1000, 1), "0.999")
 
 
-def test_an_expiry_without_protection_costs_one_query_and_all_reads_until_it_is_back():
-    assert ttl.stampede_size(10, 3) == 31
-
-
-@pytest.mark.parametrize(
-    ("rate", "life", "query", "digits"),
-    [(10, 5, 3, "0.28182"), (1, 10, 0.5, "0.12924"), (10, 5, 1, "0.15714")],
-)
-def test_unprotected_misses_have_their_golden_values(rate, life, query, digits):
-    assert printed(ttl.origin_ratio_unprotected(rate, life, query), digits)
-
-
 @pytest.mark.parametrize(
     ("rate", "life", "query", "digits"), [(10, 5, 3, "0.012346"), (1, 10, 0.5, "0.086957")]
 )
@@ -55,20 +43,6 @@ def test_the_hit_ratio_of_a_fixed_ttl_is_what_simulated_reads_meet(rate, life):
 def test_of_a_random_ttl_only_the_mean_counts():
     assert agrees(
         ttl.hit_ratio(1, 5 * 1.5), lambda seed: ttl.simulate(1, 5, jitter=1, seed=seed).hit_ratio
-    )
-
-
-def test_a_sliding_ttl_misses_only_after_a_gap_as_long_as_itself():
-    assert agrees(
-        ttl.hit_ratio_sliding(1, 2), lambda seed: ttl.simulate_sliding(1, 2, seed=seed).hit_ratio
-    )
-
-
-@pytest.mark.parametrize(("rate", "life", "query"), [(10, 5, 3), (1, 10, 0.5), (10, 5, 1)])
-def test_unprotected_misses_are_what_simulated_reads_meet(rate, life, query):
-    assert agrees(
-        ttl.origin_ratio_unprotected(rate, life, query),
-        lambda seed: ttl.simulate_unprotected(rate, life, query_time=query, seed=seed).origin_ratio,
     )
 
 
@@ -91,12 +65,12 @@ def test_jitter_does_not_shrink_the_stampede_of_one_key():
         run = ttl.simulate(rate, life, query_time=query, jitter=0.15, seed=seed)
         return 1 + run.delayed / run.queries
 
-    assert agrees(ttl.stampede_size(rate, query), size)
+    assert agrees(1 + rate * query, size)
 
 
 def test_periodic_reads_hit_four_times_in_five_where_the_poisson_formula_says_0_818():
     run = ttl.simulate(1, 4.5, arrivals="periodic")
-    assert run.hit_ratio == ttl.hit_ratio_periodic(1, 4.5) == 0.8
+    assert run.hit_ratio == 0.8
     assert printed(ttl.hit_ratio(1, 4.5), "0.818")
 
 
@@ -107,17 +81,8 @@ def test_reads_in_bursts_hit_more_than_the_poisson_formula_says():
     )
 
 
-def test_the_unprotected_form_fails_when_copies_expire_between_two_fills():
-    assert contradicts(
-        ttl.origin_ratio_unprotected(1, 0.1, 3),
-        lambda seed: ttl.simulate_unprotected(1, 0.1, query_time=3, seed=seed).origin_ratio,
-    )
-
-
 def test_a_periodic_read_at_the_moment_of_expiry_is_a_miss():
-    assert (
-        ttl.hit_ratio_periodic(1, 4) == 3 / 4 == ttl.simulate(1, 4, arrivals="periodic").hit_ratio
-    )
+    assert ttl.simulate(1, 4, arrivals="periodic").hit_ratio == 3 / 4
 
 
 @pytest.mark.parametrize("rate", [0, 1e-9, 1e9])
@@ -126,14 +91,9 @@ def test_a_periodic_read_at_the_moment_of_expiry_is_a_miss():
 def test_every_ratio_stays_between_0_and_1_at_the_extremes(rate, life, query):
     runs = [
         ttl.simulate(rate, life, query_time=query, reads=500),
-        ttl.simulate_unprotected(rate, life, query_time=query, reads=500),
-        ttl.simulate_sliding(rate, life, reads=500),
     ]
     ratios = [
         ttl.hit_ratio(rate, life),
-        ttl.hit_ratio_sliding(rate, life),
-        ttl.hit_ratio_periodic(max(rate, 1e-9), life),
-        ttl.origin_ratio_unprotected(rate, life, query),
         ttl.origin_ratio_single_flight(rate, life, query),
         ttl.delayed_ratio_single_flight(rate, life, query),
         *(run.hit_ratio for run in runs),
@@ -143,21 +103,20 @@ def test_every_ratio_stays_between_0_and_1_at_the_extremes(rate, life, query):
 
 
 def test_a_key_that_is_never_cached_or_never_read_has_no_hits():
-    assert ttl.hit_ratio(5, 0) == ttl.hit_ratio(0, 5) == ttl.hit_ratio_sliding(0, 5) == 0
-    assert ttl.hit_ratio_periodic(1, 0) == ttl.simulate(5, 0).hit_ratio == 0
+    assert ttl.hit_ratio(5, 0) == ttl.hit_ratio(0, 5) == 0
+    assert ttl.simulate(5, 0).hit_ratio == 0
     assert ttl.simulate(0, 5).hit_ratio == 0
-    assert ttl.origin_ratio_unprotected(5, 0, 0) == ttl.origin_ratio_single_flight(0, 5, 1) == 1
+    assert ttl.origin_ratio_single_flight(0, 5, 1) == 1
 
 
 def test_a_key_that_never_expires_is_queried_once():
     run = ttl.simulate(1, 1e9, query_time=2, reads=1000)
     assert (run.reads, run.queries) == (1000, 1)
-    assert run.delayed == ttl.simulate_unprotected(1, 1e9, query_time=2, reads=1000).queries - 1
 
 
 @pytest.mark.parametrize("bad", [-1, math.nan, math.inf])
 def test_an_impossible_ttl_is_refused_in_one_sentence(bad):
-    for call in (ttl.hit_ratio, ttl.hit_ratio_sliding, ttl.simulate, ttl.simulate_unprotected):
+    for call in (ttl.hit_ratio, ttl.simulate):
         with pytest.raises(
             ValueError, match=r"^(mean_)?ttl must be a finite number of seconds.*\.$"
         ):
@@ -179,14 +138,3 @@ def test_a_slightly_longer_ttl_meets_the_same_reads():
     steps = [abs(after - before) for before, after in pairwise(ratios)]
     assert max(steps) < 0.004
     assert ttl.simulate(1, 5, seed=3) == ttl.simulate(1, 5, seed=3) != ttl.simulate(1, 5, seed=4)
-
-
-def test_the_periodic_ratio_depends_only_on_how_many_gaps_a_ttl_holds():
-    assert ttl.hit_ratio_periodic(2, 9) == ttl.hit_ratio_periodic(1, 4.5) == 0.8
-    assert ttl.hit_ratio_periodic(2, 9) == ttl.simulate(0.5, 9, arrivals="periodic").hit_ratio
-
-
-def test_without_protection_the_first_fill_serves_until_its_own_expiry():
-    # Reads at 1 to 10 s: the copy of 1 s lives until 5.5 s, so those at 1 and 6 s miss.
-    run = ttl.simulate_unprotected(1, 4.5, arrivals="periodic", reads=10)
-    assert (run.reads, run.queries) == (10, 2)

@@ -162,7 +162,7 @@ def test_when_the_node_with_our_slot_dies_the_lab_goes_on_at_its_replica(
     cluster.kill(owner)
     with pytest.raises(redis.ConnectionError):
         lab.cache.get("a")
-    cluster.wait_for_takeover(cluster.replica_of(owner))
+    cluster.wait_for_takeover(cluster[owner.name + "2"])
 
     def goes_on() -> bool:
         try:

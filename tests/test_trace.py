@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelab.record.freshness import Served
-from cachelab.record.trace import KINDS, Event, Trace, merge, say_seconds
+from cachelab.record.trace import KINDS, Event, Trace, say_seconds
 
 
 def trace_of(*kinds: str) -> Trace:
@@ -107,12 +108,6 @@ def test_elapsed_goes_from_the_first_start_to_the_last_end() -> None:
     assert trace.elapsed == pytest.approx(4.5)
 
 
-def test_traces_merge_in_order_of_time() -> None:
-    one = Trace(events=[Event(1.0, "a", "hit", "GET"), Event(3.0, "a", "hit", "GET")])
-    two = Trace(events=[Event(2.0, "b", "miss", "GET")])
-    assert [event.at for event in merge([one, two])] == [1.0, 2.0, 3.0]
-
-
 times = st.floats(0, 1e6).map(lambda seconds: round(seconds, 6))
 events = st.builds(
     Event,
@@ -131,26 +126,9 @@ events = st.builds(
 @given(st.lists(events))
 def test_a_stored_trace_reads_back_the_same(some: list[Event]) -> None:
     text = Trace(events=some).to_json()
-    assert Trace.from_json(text).events == some
-    assert Trace.from_json(text).to_json() == text
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("{", "not a stored trace"),
-        ('{"a": 1}', "a list of events was expected"),
-        ('[{"at": 1, "actor": "a", "kind": "hit"}, {"at": 1}]', "Event 2 .* cannot be read"),
-        ('[{"at": 1, "actor": "a", "kind": "hut"}]', "Event 1 .* cannot be read"),
-        ('[{"at": "now", "actor": "a", "kind": "hit"}]', "Event 1 .* cannot be read"),
-        ('[{"at": 1, "actor": "a", "kind": "hit", "colour": "red"}]', "Event 1 .* cannot be read"),
-        ("[[]]", "Event 1 .* cannot be read"),
-    ],
-)
-def test_what_is_not_a_stored_trace_gets_one_sentence(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as error:
-        Trace.from_json(text)
-    assert "\n" not in str(error.value)
+    again = [Event(**{"what": "", **row}) for row in json.loads(text)]
+    assert again == some
+    assert Trace(events=again).to_json() == text
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from tried import cut, is_sentence, tried
 
 from cachelab import incident
 from cachelab.incident.parts import FAULTS
-from cachelab.incident.scenario import MOST_REQUESTS, PAGES
+from cachelab.incident.scenario import MOST_REQUESTS, schema
 
+PAGES = list(schema()["properties"]["traffic"]["properties"]["mix"]["properties"])
 NIGHT = {
     "title": "Short",
     "pager": "All of it is slow.",

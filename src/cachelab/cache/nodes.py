@@ -261,10 +261,6 @@ class Cluster(Nodes):
         """The nodes that own slots now."""
         return [self[name] for name in self.ranges()]
 
-    def replica_of(self, primary: Node) -> Node:
-        """The replica that was started for this primary."""
-        return self[primary.name + "2"]
-
     def wait_for_takeover(self, replica: Node, seconds: float = READY_SECONDS) -> None:
         """Wait until every running node takes this replica for the owner of its primary's slots."""
 

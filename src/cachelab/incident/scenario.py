@@ -23,7 +23,6 @@ from cachelab.process.errors import OneSentence
 from cachelab.record.verdict import short
 
 MOST_REQUESTS = 5_000
-PAGES = ("product", "stock", "shelf", "search", "best", "missing")
 
 
 class IncidentError(OneSentence, ValueError):

@@ -32,20 +32,10 @@ class EarlyRefreshRun:
     mean_lead: float
     mean_started: float
 
-    @property
-    def none_early_ratio(self) -> float:
-        return ratio(self.none_early, self.cycles)
-
 
 def _scale(query_time: float, beta: float) -> float:
     number("query_time", query_time, "seconds", above=0)
     return query_time * number("beta", beta, "refresh scales", above=0)
-
-
-def refresh_probability(time_left: float, query_time: float, beta: float = 1.0) -> float:
-    """Chance that one read refreshes: exp(-left / (b D)), 36.8 % at left = D and b = 1."""
-    left = number("time_left", time_left, "seconds")
-    return math.exp(-left / _scale(query_time, beta))
 
 
 def none_early(read_rate: float, ttl: float, query_time: float, beta: float = 1.0) -> float:
@@ -69,13 +59,6 @@ def mean_lead(read_rate: float, ttl: float, query_time: float, beta: float = 1.0
     tail = 1 - at_most  # ends at 0
     simpson = tail[0] + 4 * tail[1::2].sum() + 2 * tail[2:-1:2].sum()
     return float(scale * width / 3 * simpson)
-
-
-def mean_lead_hot(read_rate: float, query_time: float, beta: float = 1.0) -> float:
-    """The rule of thumb for a hot key: b D (ln x + 0.5772) s; only for x of 3 and more."""
-    scale = _scale(query_time, beta)
-    decided = number("read_rate * beta * query_time", read_rate * scale, "reads", above=3)
-    return scale * (math.log(decided) + float(np.euler_gamma))
 
 
 def mean_started(beta: float = 1.0) -> float:

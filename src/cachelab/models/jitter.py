@@ -1,10 +1,9 @@
 """What jitter does for many keys that were filled together, and so expire together.
 
 N keys with TTL T and a uniform jitter of width J seconds. Jitter spreads *different* keys; for one
-hot key it changes nothing (see `ttl.stampede_size`, in which it does not appear).
+hot key it changes nothing: 1 + rD readers still find no copy.
 
-Sources: the balls-in-bins and random-walk forms were derived for this course and checked against
-the simulator; recomputes in progress are the mean number in service of an M/G/infinity queue.
+Source: the balls-in-bins form was derived for this course and checked against the simulator.
 """
 
 import math
@@ -56,12 +55,6 @@ def ttl_range(ttl: float, width: float, form: str = "additive") -> TtlRange:
     return TtlRange(ttl - shift, ttl + width / 2 - shift, ttl + width - shift)
 
 
-def expiry_rate(keys: int, width: float) -> float:
-    """Mean expiries/s while N keys filled together expire: N / J; infinite without jitter."""
-    keys = count("keys", keys)
-    return keys / width if number("width", width, "seconds") else math.inf
-
-
 def expected_peak(keys: int, width: float, bin_width: float = 1.0) -> float:
     """Expected largest number of expiries in one bin: about m + sqrt(2 m ln b), at most N.
 
@@ -75,23 +68,6 @@ def expected_peak(keys: int, width: float, bin_width: float = 1.0) -> float:
         return float(keys)
     mean = keys / bins
     return min(float(keys), mean + math.sqrt(2 * mean * math.log(bins)))
-
-
-def spread_after(width: float, cycles: int) -> float:
-    """Standard deviation (s) of the expiry times after k cycles: J sqrt(k / 12), a random walk."""
-    return number("width", width, "seconds") * math.sqrt(count("cycles", cycles, low=0) / 12)
-
-
-def long_run_rate(keys: int, ttl: float, width: float, form: str = "additive") -> float:
-    """Expiries/s once the phases are mixed: N / mean TTL, for additive jitter N / (T + J/2)."""
-    mean = ttl_range(ttl, width, form).mean
-    return count("keys", keys) / number("mean TTL", mean, "seconds", above=0)
-
-
-def recomputes_in_progress(keys: int, width: float, query_time: float) -> float:
-    """Mean queries running at once while the keys expire: N D / J, at most N."""
-    at_once = expiry_rate(keys, width) * number("query_time", query_time, "seconds")
-    return float(keys) if math.isnan(at_once) else min(float(keys), at_once)
 
 
 def simulate(

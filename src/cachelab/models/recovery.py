@@ -1,16 +1,15 @@
-"""The database behind the cache: waiting in the steady state, a lost cache, retries that persist.
+"""The database behind the cache: a lost cache, and retries that keep the database down.
 
-Sources: Erlang C (Erlang 1917) for the waiting; Bronson, Aghayev, Charapko, Zhu, "Metastable
+Sources: Bronson, Aghayev, Charapko, Zhu, "Metastable
 Failures in Distributed Systems", HotOS 2021, and Huang et al., "Metastable Failures in the Wild",
 OSDI 2022, for the state that outlives its trigger. The retry band was derived for this course.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from cachelab.models.inputs import FloatArray, count, event_times, exponentials, number, one_of
+from cachelab.models.inputs import FloatArray, count, number
 
 LOST_AT = 10.0  # s into a simulated outage
 
@@ -47,25 +46,6 @@ class Outage:
         return bool(self.answered[-1] == 1 and self.warm[-1] > 0.9)
 
 
-def erlang_c(slots: int, offered: float) -> float:
-    """Chance that a query must wait, C(c, a), for a = r D busy slots out of c, a < c.
-
-    Poisson queries, exponential query times, one queue. From Erlang B by its recursion.
-    """
-    slots = count("slots", slots, high=1_000_000)
-    number("offered", offered, "busy slots", high=math.nextafter(slots, 0))
-    blocked = 1.0
-    for busy in range(1, slots + 1):
-        blocked = offered * blocked / (busy + offered * blocked)
-    return slots * blocked / (slots - offered * (1 - blocked))
-
-
-def mean_wait(slots: int, offered: float, query_time: float) -> float:
-    """Mean time (s) a query waits for a slot: C(c, a) D / (c - a)."""
-    wait = erlang_c(slots, offered) * number("query_time", query_time, "seconds")
-    return wait / (slots - offered)
-
-
 def surge(hit_ratio: float) -> float:
     """Factor by which the database load grows when the cache is lost: 1 / (1 - h)."""
     return 1 / (1 - number("hit_ratio", hit_ratio, "hits per read", high=1 - 1e-12))
@@ -91,37 +71,6 @@ def retry_trap(capacity: float, hit_ratio: float, retries: int) -> tuple[float, 
     """
     capacity = number("capacity", capacity, "queries/s")
     return capacity / (1 + count("retries", retries, low=0)), capacity * surge(hit_ratio)
-
-
-def simulate_waits(
-    slots: int,
-    offered: float,
-    query_time: float,
-    *,
-    service: str = "exponential",
-    queries: int = 5_000,
-    seed: int = 0,
-) -> FloatArray:
-    """Waits (s), shape (queries,), of Poisson queries at c slots, first come first served.
-
-    service: "exponential" or "constant". The database starts idle.
-    """
-    slots = count("slots", slots, high=10_000)
-    query_time = number("query_time", query_time, "seconds", above=0)
-    number("offered", offered, "busy slots")
-    at = event_times(seed, "recovery.queries", offered / query_time, count("queries", queries))
-    if one_of("service", service, ("exponential", "constant")) == "constant":
-        work = np.full(queries, query_time)
-    else:
-        work = query_time * exponentials(seed, "recovery.work", queries)
-    waits = np.empty(queries)
-    free = [0.0] * slots  # when each slot is free
-    for query, (moment, took) in enumerate(zip(at.tolist(), work.tolist(), strict=True)):
-        earliest = min(free)
-        start = max(moment, earliest)
-        free[free.index(earliest)] = start + took
-        waits[query] = start - moment
-    return waits
 
 
 def simulate_outage(

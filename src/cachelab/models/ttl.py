@@ -9,7 +9,6 @@ Delayed Hits", SIGCOMM 2020 (query time above zero). The forms with D were deriv
 and checked against the simulators below.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,47 +59,10 @@ def hit_ratio(read_rate: float, mean_ttl: float) -> float:
     return 1 - 1 / (1 + reads)
 
 
-def hit_ratio_periodic(gap: float, ttl: float) -> float:
-    """Share of hits when reads come exactly every `gap` s: m / (1 + m), m reads inside one TTL.
-
-    A read at the very moment of expiry is a miss. gap and ttl in s.
-    """
-    gap = number("gap", gap, "seconds", above=0)
-    inside = max(0.0, math.ceil(min(number("ttl", ttl, "seconds") / gap, 1e15)) - 1)
-    return inside / (1 + inside)
-
-
-def hit_ratio_sliding(read_rate: float, ttl: float) -> float:
-    """Share of hits when every read renews the TTL: 1 - exp(-rT). Poisson reads, instant query."""
-    return -math.expm1(-number("read_rate", read_rate, "reads/s") * number("ttl", ttl, "seconds"))
-
-
 def reads_per_ttl(hit_ratio: float) -> float:
     """Reads per TTL (rT) at which `hit_ratio` is reached: h / (1 - h); 70 % needs 7/3."""
     hit_ratio = number("hit_ratio", hit_ratio, "hits per read", high=1 - 1e-12)
     return hit_ratio / (1 - hit_ratio)
-
-
-def stampede_size(read_rate: float, query_time: float) -> float:
-    """Mean queries per expiry without protection: 1 + rD, the first miss and all until it is back.
-
-    TTL jitter does not appear in it: for one key it changes nothing.
-    """
-    rate = number("read_rate", read_rate, "reads/s")
-    return 1 + rate * number("query_time", query_time, "seconds")
-
-
-def origin_ratio_unprotected(read_rate: float, ttl: float, query_time: float) -> float:
-    """Share of reads that query when each miss queries and each late fill restarts the TTL.
-
-    (1 + rD) / (1 + r (D + L + T)), L = D - (1 - exp(-rD)) / r the mean time of the last miss.
-    Poisson reads; the TTL is at least the query time, otherwise a copy expires between two fills.
-    """
-    rate = number("read_rate", read_rate, "reads/s")
-    ttl = number("ttl", ttl, "seconds")
-    waiting = rate * number("query_time", query_time, "seconds")
-    last_miss = waiting + math.expm1(-waiting)  # r L, exact also for r near 0
-    return min(1.0, (1 + waiting) / (1 + waiting + last_miss + rate * ttl))
 
 
 def origin_ratio_single_flight(read_rate: float, ttl: float, query_time: float) -> float:
@@ -141,41 +103,6 @@ def simulate(
     if len(misses) == 1:  # no whole cycle: count the unfinished one
         return TtlRun(len(times), 1, int(waiting[0]))
     return TtlRun(int(misses[-1]), len(misses) - 1, int(waiting[misses[:-1]].sum()))
-
-
-def simulate_sliding(
-    read_rate: float, ttl: float, *, arrivals: str = "poisson", reads: int = 20_000, seed: int = 0
-) -> TtlRun:
-    """Follow reads that each renew the TTL: a read misses when the gap before it is the TTL."""
-    number("ttl", ttl, "seconds")
-    gaps = np.diff(_read_times(read_rate, arrivals, reads, seed), prepend=0.0)
-    return TtlRun(reads, int(np.count_nonzero(gaps >= ttl)), 0)
-
-
-def simulate_unprotected(
-    read_rate: float,
-    ttl: float,
-    *,
-    query_time: float = 0.0,
-    arrivals: str = "poisson",
-    reads: int = 10_000,
-    seed: int = 0,
-) -> TtlRun:
-    """Follow reads that all query for themselves when they miss; every fill restarts the TTL."""
-    number("ttl", ttl, "seconds")
-    number("query_time", query_time, "seconds")
-    times = _read_times(read_rate, arrivals, reads, seed)
-    already_back = np.searchsorted(times, times - query_time, side="right").tolist()
-    expiries = (times + query_time + ttl).tolist()
-    latest_miss = [-1]  # latest_miss[i]: the last miss among the first i reads
-    misses = []
-    for read, (moment, back) in enumerate(zip(times.tolist(), already_back, strict=True)):
-        fill = latest_miss[min(back, read)]
-        missed = fill < 0 or moment >= expiries[fill]
-        if missed:
-            misses.append(read)
-        latest_miss.append(read if missed else latest_miss[-1])
-    return TtlRun(reads, len(misses), 0)
 
 
 def _read_times(read_rate: float, arrivals: str, reads: int, seed: int) -> FloatArray:

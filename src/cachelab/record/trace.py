@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
 from cachelab.record.freshness import Freshness, Served
 
 _CACHE_KINDS = ("hit", "miss", "fill", "delete", "command")
 _ORIGIN_KINDS = ("query", "write", "commit", "rollback")
-LONGEST_SECONDS = 1e15  # 30 million years, and still exact to a second
 KINDS = frozenset((*_CACHE_KINDS, *_ORIGIN_KINDS, "sleep", "wait", "error", "crash", "note"))
 
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -277,23 +275,6 @@ class Trace:
         # Half a pair is no character of UTF-8, and the text would not go into a file.
         return _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Trace:
-        """Read what `to_json` wrote; raises ValueError with one sentence for anything else."""
-        try:
-            rows = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
-        except UnicodeDecodeError as error:
-            why = f"it is not UTF-8 text (byte {error.start})"
-            raise ValueError(f"This is not a stored trace: {why}.") from None
-        except RecursionError:
-            raise ValueError("This is not a stored trace: it is nested too deep.") from None
-        except ValueError as error:  # broken JSON, or a number of thousands of digits
-            said = str(error).partition(";")[0]
-            raise ValueError(f"This is not a stored trace: {said}.") from None
-        if not isinstance(rows, list):
-            raise ValueError("This is not a stored trace: a list of events was expected.")
-        return cls(events=[_event(row, number) for number, row in enumerate(rows, 1)])
-
 
 def say_seconds(seconds: float) -> str:
     """A duration as a person says it: '0.4 s', '45 s', '4 min', '25 h'.
@@ -325,36 +306,3 @@ def _plain(event: Event) -> dict[str, Any]:
         for name, value in asdict(event).items()
         if not (value is None or (value == "" and name in {"on", "detail"}))
     }
-
-
-_SEEN = reprlib.Repr()  # of a row nested however deep
-_SEEN.maxdict = 12
-
-
-def _event(row: Any, number: int) -> Event:
-    known = {f.name for f in fields(Event)}
-    texts, numbers = ("actor", "kind", "what", "on", "detail"), ("at", "took", "age", "stale_for")
-    fit = (
-        isinstance(row, dict)
-        and {"at", "actor", "kind"} <= set(row) <= known
-        and all(isinstance(row.get(name, ""), str) for name in texts)
-        and row["kind"] in KINDS
-        and all(_is_number(row.get(name, 0.0)) for name in numbers)
-    )
-    if not fit:
-        seen = _SEEN.repr(row)[:120]
-        raise ValueError(f"Event {number} of this stored trace cannot be read: {seen}.")
-    return Event(**{"what": "", **row})
-
-
-def _is_number(value: Any) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    # NaN, infinity and 10**400 are no times of any clock.
-    return -LONGEST_SECONDS <= value <= LONGEST_SECONDS
-
-
-def merge(traces: Iterable[Trace]) -> Trace:
-    """Several traces of one clock as one, in order of time (stable)."""
-    events = sorted((event for trace in traces for event in trace), key=lambda event: event.at)
-    return Trace(events=events)
