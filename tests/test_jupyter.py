@@ -225,7 +225,7 @@ def test_a_taken_port_that_was_asked_for_gets_one_sentence(clone: Path) -> None:
         process = start(clone, "--port", str(port))
         (line,) = said_until_it_ended(process)
         assert process.returncode == 1
-        assert line.startswith(f"Port {port} cannot be had")
+        assert line.startswith(f"Port {port} cannot be used")
         with pytest.raises(CommandError):
             refuse_taken_port("127.0.0.1", port)
 

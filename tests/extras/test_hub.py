@@ -408,7 +408,7 @@ def test_a_taken_port_and_a_hub_that_runs_already_get_one_sentence(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert f"Port {port} cannot be had" in refused("--folder", tmp_path, "--port", port)
+        assert f"Port {port} cannot be used" in refused("--folder", tmp_path, "--port", port)
     with run.only_hub_of(tmp_path):
         assert "A hub runs already" in refused("--folder", tmp_path, "--port", free_port())
 

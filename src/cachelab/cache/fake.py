@@ -28,7 +28,7 @@ class FakeConnection(ExactConnection):
 
 @dataclass(kw_only=True)
 class FakeRedisServer(Server):
-    """fakeredis, in this process: no server to be had, or none wanted.
+    """fakeredis, in this process: no server is available, or none was asked for.
 
     backend: what fakeredis keeps the data in; a restart replaces it as a whole.
     """

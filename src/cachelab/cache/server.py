@@ -55,7 +55,7 @@ def find(
 
     `environ`: where the CACHELAB_ settings and PATH are read (None: os.environ). `guard`: who
     holds what is started (None: a new one, closed with the server). `tcp` and `config` go to
-    `start`. Raises ServerError, one sentence, when what was asked for is not to be had.
+    `start`. Raises ServerError, one sentence, when what was asked for is not available.
     """
     env = os.environ if environ is None else environ
     backend = _choice(env, "CACHELAB_BACKEND", ("fake", "live"))

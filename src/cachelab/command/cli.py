@@ -165,7 +165,7 @@ def _lab_file(asked: str) -> tuple[Path, Path]:
 
 
 def _original(root: Path, stem: str) -> bytes:
-    """The lab as it is given, built from its source."""
+    """The unmodified lab, built from its source."""
     sys.path.insert(0, str(root))
     try:
         markers = importlib.import_module("tools.markers")

@@ -106,7 +106,7 @@ def refuse_strangers(ip: str, *, container: bool) -> None:
 
 
 def refuse_taken_port(ip: str, port: int) -> None:
-    """Raise CommandError if a port that was asked for by number cannot be had."""
+    """Raise CommandError if a port that was asked for by number cannot be used."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         if os.name == "posix":  # a port of a server that just ended may be taken again
@@ -115,7 +115,7 @@ def refuse_taken_port(ip: str, port: int) -> None:
             probe.bind((ip, port))
         except OSError as error:
             raise CommandError(
-                f"Port {port} cannot be had ({error.strerror}): name another one with --port, or "
+                f"Port {port} cannot be used ({error.strerror}): name another one with --port, or "
                 "leave --port out and a free one is found."
             ) from None
 

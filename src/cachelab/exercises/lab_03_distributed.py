@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cachelab import stage
-from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.trial import Trial, new_hash_seed
 from cachelab.judge.world import TrialWorld
 from cachelab.origin import Product
 from cachelab.record.verdict import short
@@ -246,7 +246,7 @@ def judge_key(answer: Any, trial: Trial) -> str:
             f"Asked twice for the key of {_id(item)}, make_key gave {short(key)} and"
             f" {short(again)}: the second reader can never hit.",
         )
-        with another_process(answer):
+        with new_hash_seed(answer):
             elsewhere = _key_of(answer, trial, item)
         trial.expect(
             elsewhere == key,

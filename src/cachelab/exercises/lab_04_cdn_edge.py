@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from cachelab import edge
-from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.trial import Trial, new_hash_seed
 from cachelab.judge.world import TrialWorld
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import short
@@ -500,7 +500,7 @@ def judge_revalidate(answer: Any, trial: Trial) -> None:
     _full(trial, world, answer, 2, None, "The request for product 2")
     again = _full(trial, world, answer, 1, None, "The first request, made again,")
     trial.expect(again == etag, f"The same row had the ETags {etag} and {again}; expected was one.")
-    with another_process(answer):
+    with new_hash_seed(answer):
         elsewhere = _full(trial, world, answer, 1, None, "The same request to another pod")
     trial.expect(
         elsewhere == etag,
@@ -647,7 +647,7 @@ def judge_release(answer: Any, trial: Trial) -> None:
         f"The same stylesheet was released as {first[0]} and as {again[0]}: two pods would not"
         " agree, and everybody fetches it twice.",
     )
-    with another_process(answer):
+    with new_hash_seed(answer):
         elsewhere = _released(trial, trial.call(answer, TEAL), TEAL)
     trial.expect(
         elsewhere[0] == first[0],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cachelab import stage
-from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.trial import Trial, new_hash_seed
 from cachelab.judge.world import TrialWorld
 from cachelab.record.verdict import short
 
@@ -385,7 +385,7 @@ def judge_version(answer: Any, trial: Trial) -> None:
         trial, got, {"name": "Bruno", "initials": "B"}, "The read of user 2, after two of user 1,"
     )
     before = world.db.queries
-    with another_process(answer):
+    with new_hash_seed(answer):
         trial.call(answer, world.cache, world.db, 1)
     trial.expect(
         world.db.queries == before,

@@ -15,7 +15,7 @@ from redis.crc import key_slot
 
 from cachelab.cache import server as servers
 from cachelab.cache.client import Cache, TracedPipeline
-from cachelab.judge.trial import Trial, another_process
+from cachelab.judge.trial import Trial, new_hash_seed
 from cachelab.record.trace import Trace
 from cachelab.record.verdict import short
 
@@ -47,7 +47,7 @@ def judge_tags(answer: Any, trial: Trial) -> str:
     keys = _keys(answer, trial, users)
     again = _keys(answer, trial, ["1"])["1"]
     trial.expect(again == keys["1"], f"The keys of user '1' were {keys['1']}, and then {again}.")
-    with another_process(answer):
+    with new_hash_seed(answer):
         there = _keys(answer, trial, ["1"])["1"]
     trial.expect(
         there == keys["1"],
@@ -269,7 +269,7 @@ def judge_copies(answer: Any, trial: Trial) -> str:
                 )
                 seen[name] = key
     names = _copies(answer, trial, KEYS[0], THIRDS)
-    with another_process(answer):
+    with new_hash_seed(answer):
         there = _copies(answer, trial, KEYS[0], THIRDS)
     trial.expect(
         sorted(there) == sorted(names),

@@ -45,10 +45,10 @@ __all__ = [
     "JudgingEnded",
     "Trial",
     "TrialWorld",
-    "another_process",
     "finite",
     "judge",
-    "misfit",
+    "new_hash_seed",
+    "signature_mismatch",
 ]
 
 # Kept back of a check's time: to stop what runs, to clear away, to write the verdict.
@@ -228,7 +228,7 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
 
     With CACHELAB_STRICT=1, for maintainers, an error in the judge itself is raised too.
     """
-    complaint = misfit(exercise, answer)
+    complaint = signature_mismatch(exercise, answer)
     if complaint:
         return Verdict("failed", complaint, exercise=exercise.id)
     trial = Trial(exercise)
@@ -316,7 +316,7 @@ def finite(given: Any) -> float | None:
 
 
 @contextlib.contextmanager
-def another_process(answer: Any) -> Iterator[None]:
+def new_hash_seed(answer: Any) -> Iterator[None]:
     """As in a process of its own: `hash()` of a text, as the answer's code calls it, is another."""
     made = getattr(answer, "func", answer)  # a partial's
     theirs = getattr(made, "__globals__", None) or getattr(type(made).__call__, "__globals__", None)
@@ -332,7 +332,7 @@ def another_process(answer: Any) -> Iterator[None]:
         yield
 
 
-def misfit(exercise: Exercise, answer: Any) -> str:
+def signature_mismatch(exercise: Exercise, answer: Any) -> str:
     """Why `answer` cannot be called as the exercise asks, in one sentence; "" if it can."""
     wanted = exercise.signature
     if not callable(answer):

@@ -1,4 +1,4 @@
-"""A fresh cache and a fresh small shop for one judging, with strings to pull."""
+"""A fresh cache and a fresh small shop for one judging, with fault switches."""
 
 from __future__ import annotations
 

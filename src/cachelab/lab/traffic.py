@@ -255,7 +255,7 @@ def _in_processes(lab: Lab, reader: Reader, readers: int, processes: int, over: 
         events = [Event(**event) for report in reports for event in report["events"]]
         events = [replace(event, at=event.at + shift) for event in events]
         lab.trace.events.extend(sorted(events, key=lambda event: event.at))
-    lab.db.count_elsewhere(trace.queries)
+    lab.db.add_queries(trace.queries)
     together = Burst(readers, processes, trace=trace)
     for report in reports:
         together.answers += report["answers"]
@@ -364,7 +364,7 @@ def _pack(function: Any, lines: dict[str, str]) -> None:
     try:
         text = inspect.getsource(function)
     except OSError:
-        raise TrafficError(f"The text of {name} is not to be had.") from None
+        raise TrafficError(f"The source of {name} is not available.") from None
     lines[name] = ""
     for used in sorted(_names_of(function.__code__) & function.__globals__.keys()):
         if used in lines:

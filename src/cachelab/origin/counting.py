@@ -138,13 +138,13 @@ class Meter:
             count = f"{cursor.rowcount} row{'' if cursor.rowcount == 1 else 's'}"
             trace.add("write", verb, on, ", ".join(filter(None, [count, slow])), took=took)
             if found is not None:
-                _hand_back(context, cursor, found)
+                _replace_result(context, cursor, found)
             if alone:
                 trace.freshness.committed(touched)
             return
         self.queries += 1
         found = found or ()
-        _hand_back(context, cursor, found)
+        _replace_result(context, cursor, found)
         count = f"{len(found)} row{'' if len(found) == 1 else 's'}"
         trace.add("query", "SELECT", on, ", ".join(filter(None, [count, slow])), took=took)
         trace.freshness.read(
@@ -161,7 +161,7 @@ def _identity(connection: Any) -> int:
     return id(connection.dbapi_connection)
 
 
-def _hand_back(context: Any, cursor: Any, found: tuple[Any, ...]) -> None:
+def _replace_result(context: Any, cursor: Any, found: tuple[Any, ...]) -> None:
     # The rows were taken from the cursor to be compared later: SQLAlchemy reads them from here.
     context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, initial_buffer=found)
 

@@ -79,7 +79,7 @@ class Origin:
         """How many reads this database has been sent, by anybody, since the Lab began."""
         return self._meter.queries
 
-    def count_elsewhere(self, queries: int) -> None:
+    def add_queries(self, queries: int) -> None:
         """Add the reads that other processes of this Lab sent to the same database."""
         self._meter.queries += queries
 
@@ -88,7 +88,7 @@ class Origin:
         """How many statements that change rows it has been sent."""
         return self._meter.writes
 
-    def begin_again(self, latency: Latency) -> None:
+    def reset(self, latency: Latency) -> None:
         """No statement was sent yet, and none is open: the next run of the same database."""
         meter = self._meter
         meter.queries, meter.writes, meter.latency = 0, 0, latency

@@ -356,7 +356,7 @@ class Scheduler:
         if task.free:
             return
         if self.draining and not quiet:
-            raise GreenletExit  # a background loop, and everybody has gone home
+            raise GreenletExit  # a background loop, and all foreground tasks have ended
         nanoseconds = round(seconds * SECOND)
         task.at_once = 0 if nanoseconds else task.at_once
         if not nanoseconds:

@@ -135,7 +135,7 @@ class StageConnection(ExactConnection):
         super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
 
     def send_command(self, *args: Any, **more: Any) -> None:
-        step = self._ready and touches(args)  # UNWATCH is nobody's business
+        step = self._ready and touches(args)  # UNWATCH touches no key
         way = self.store.before([args]) if step else ""
         super().send_command(*args, **more)  # type: ignore[no-untyped-call]
         self.store.after(way, [args])

@@ -321,7 +321,7 @@ class World:
         self.store.reset()
         self.database.reset()
         self.cache.trace = self.db.trace = trace
-        self.db.begin_again(self.latency)
+        self.db.reset(self.latency)
         if self._known is not None:
             trace.freshness.learn(self._known)
         if self.patches is not None:

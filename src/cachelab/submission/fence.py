@@ -222,7 +222,7 @@ def _caller() -> str:
 
 
 def judge(namespace: Mapping[str, Any], exercise_id: str) -> dict[str, Any]:
-    """The verdict on what `namespace` holds, as `Verdict.as_dict`; none to trust gets none."""
+    """The verdict on what `namespace` holds; a refusal if Cachelab itself was modified."""
     bent = changed()
     if bent:
         said = (
