@@ -65,6 +65,20 @@ def test_a_public_class_has_a_name_of_its_own():
     )
 
 
+# Names of a library that a room of ours has too.
+THEIRS = {
+    "_mapping",  # a row of SQLAlchemy
+    "_name",  # a thread
+    "_name_to_func",  # a socket of fakeredis
+    "_server",  # a connection of fakeredis
+    "_threads",  # a pool of concurrent.futures
+}
+
+
+def test_a_name_with_a_leading_underscore_does_not_leave_its_room():
+    assert rooms.private_uses(ROOT, THEIRS) == []
+
+
 def test_every_room_has_its_paragraph_in_the_order_of_the_rooms():
     assert list(PARAGRAPHS) == [rooms.FACADE, *ORDER]
     assert sorted(PARAGRAPHS) == sorted(GRAPH)
@@ -173,6 +187,58 @@ def test_a_class_that_two_files_define_is_found_and_a_private_one_is_not(house):
     for room in ("hall", "cellar"):
         (house / f"src/cachelab/{room}.py").write_text("class Door: ...\nclass _Key: ...\n")
     assert rooms.classes(house) == {"Door": ["cellar.py", "hall.py"]}
+
+
+CELLAR = """
+_wine = 1
+class Shelf:
+    _old: int = 0
+    def __init__(self):
+        self._new = 1
+    def _lift(self): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from cachelab.cellar import _wine",
+        "from cachelab._shed import spade",
+        "def f():\n    from ..cellar import _wine",
+        "from cachelab import cellar\ncellar._wine",
+        "def f(shelf): return shelf._new",
+        "def f(shelf): shelf._new = 2",
+        "def f(shelf): return shelf._old",
+        "def f(shelf): return getattr(shelf, '_old', 0)",
+        "def f(shelf): return shelf.neighbour._lift()",
+        "class Low(Shelf):\n    def f(self): return self._lift()",
+        # The room has a name of its own that is the same.
+        "class Box:\n    def f(self, shelf):\n        self._new = shelf._new",
+    ],
+)
+def test_a_private_name_of_another_room_is_found_however_it_is_reached(house, line):
+    (house / "src/cachelab/cellar.py").write_text(CELLAR)
+    (house / "src/cachelab/attic/beam.py").write_text(line + "\n")
+    (found,) = rooms.private_uses(house)
+    assert found.startswith("attic/beam.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(row): return row._mapping",
+        "import os\nos._lift()",
+        "class Box:\n    def __init__(self): self._new = 1\n    def f(self): return self._new",
+        "from cachelab.attic.roof import _tile",
+        "def f(roof): return roof._slope",
+        "def f(shelf): return shelf.__dict__",
+    ],
+)
+def test_a_private_name_of_a_library_or_of_the_room_itself_is_not_found(house, line):
+    (house / "src/cachelab/cellar.py").write_text(CELLAR)
+    (house / "src/cachelab/attic/roof.py").write_text("_tile = 1\nclass Roof:\n    _slope = 1\n")
+    (house / "src/cachelab/attic/beam.py").write_text(line + "\n")
+    assert rooms.private_uses(house) == []
 
 
 def test_an_arrow_that_follows_from_two_others_is_not_drawn(house):

@@ -11,7 +11,7 @@ import argparse
 import ast
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +83,77 @@ def classes(root: Path) -> dict[str, list[str]]:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(file.relative_to(house).as_posix())
     return found
+
+
+def private_uses(root: Path, theirs: Container[str] = ()) -> list[str]:
+    """Where a room uses a name with a leading underscore of another room: "file:line name".
+
+    The name of an attribute says whose it is: of a room that defines it. One of `self` may be
+    defined in several rooms, one of anything else only in the room that uses it. What no room
+    defines, and what is in `theirs`, belongs to a library.
+    """
+    house = root / "src" / PACKAGE
+    trees = {file: ast.parse(file.read_text("utf-8"), str(file)) for file in house.rglob("*.py")}
+    rooms = {file: file.relative_to(house).with_suffix("").parts[0] for file in trees}
+    owners: dict[str, set[str]] = {}
+    for file, tree in trees.items():
+        for name in filter(_is_private, _defined(tree)):
+            owners.setdefault(name, set()).add(rooms[file])
+    found = []
+    for file, tree in sorted(trees.items()):
+        room, where = rooms[file], file.relative_to(house)
+        for name in sorted(_imported(tree, where.parts[:-1])):
+            _, other, *rest = name.split(".")
+            if other != room and any(map(_is_private, [other, *rest])):
+                found.append(f"{where.as_posix()} {name}")
+        for line, name, is_own in _attributes(tree):
+            of = owners.get(name, set()) if name not in theirs else set()
+            if of - {room} and not (is_own and room in of):
+                found.append(f"{where.as_posix()}:{line} {name}")
+    return found
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    """The names that a module and its classes define, and what methods assign to self or cls."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child.name
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            for one in ast.walk(child):
+                if isinstance(one, ast.ClassDef):
+                    yield from _defined(one)
+                elif isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store):
+                    yield from [one.attr] if ast.unparse(one.value) in ("self", "cls") else []
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        else:
+            yield from _defined(child)
+
+
+def _attributes(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
+    """Line and name of each attribute used, and whether it is one of self, cls or super().
+
+    Those of a module of another library are left out.
+    """
+    modules = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if not alias.name.startswith(PACKAGE)
+    }
+    for node in ast.walk(tree):
+        name, of = "", ""
+        if isinstance(node, ast.Attribute):
+            name, of = node.attr, ast.unparse(node.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+            name, of = ast.unparse(node.args[1]).strip("'"), ast.unparse(node.args[0])
+        if of not in modules:
+            yield getattr(node, "lineno", 0), name, of in ("self", "cls", "super()")
 
 
 def _file_of(name: str, known: Mapping[str, set[str]]) -> str:

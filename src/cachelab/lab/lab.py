@@ -197,7 +197,7 @@ def _engine(guard: Guard) -> sa.Engine:
     url = os.environ.get("CACHELAB_DATABASE_URL", "")
     if not url:
         try:
-            return shop.open_sqlite(shop.copy_of_shop(guard.folder, _kept_shop()))
+            return shop.open_sqlite(shop.copy_of_shop(guard.folder, kept_shop()))
         except OSError as error:
             raise servers.ServerError(_no_room(error)) from None
     try:
@@ -213,7 +213,7 @@ def _no_room(error: OSError) -> str:
     )
 
 
-def _kept_shop() -> Path:
+def kept_shop() -> Path:
     """Where the seeded shop is kept between runs."""
     home = os.environ.get("CACHELAB_HOME")
     return Path(home) if home else Path(platformdirs.user_cache_dir("cachelab"))

@@ -175,7 +175,7 @@ def _lfu(keys: list[int], capacity: int, *_: object) -> list[bool]:
     return hits
 
 
-def _random(keys: list[int], capacity: int, rng: np.random.Generator, *_: object) -> list[bool]:
+def _at_random(keys: list[int], capacity: int, rng: np.random.Generator, *_: object) -> list[bool]:
     slots: list[int] = []
     cached: set[int] = set()
     victims = (rng.random(len(keys)) * capacity).astype(np.int64).tolist()
@@ -242,6 +242,6 @@ _PLAYERS: dict[str, Callable[..., list[bool]]] = {
     "lru": _lru,
     "fifo": _fifo,
     "lfu": _lfu,
-    "random": _random,
+    "random": _at_random,
     "sampled": _sampled,
 }

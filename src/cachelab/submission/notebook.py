@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from cachelab.exercises import catalogue, labs
 from cachelab.judge.exercise import Exercise
-from cachelab.lab.lab import _kept_shop
+from cachelab.lab.lab import kept_shop
 from cachelab.origin import copy_of_shop
 from cachelab.process.guard import Guard, GuardError
 from cachelab.process.limits import CHECK_SECONDS
@@ -265,8 +265,8 @@ class _Run:
         for name in ("home", "tmp", "private"):
             (self._work / name).mkdir(parents=True)
         shutil.copyfile(self.path, self._work / self.path.name)
-        copy_of_shop(folder, _kept_shop()).unlink()
-        for kept in _kept_shop().glob("shop-*.sqlite"):
+        copy_of_shop(folder, kept_shop()).unlink()
+        for kept in kept_shop().glob("shop-*.sqlite"):
             shutil.copyfile(kept, self._work / "home" / kept.name)
 
     def _environment(self) -> dict[str, str]:
