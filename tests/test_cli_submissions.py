@@ -316,7 +316,7 @@ SUBMISSIONS = {
         *(1, "ff", ("The lab changes Cachelab itself (cachelab.exercises.check)",)),
     ),
     "patches the fence to say what is no verdict": Submission(
-        ("from cachelab.exercises import fence\nfence.judge = lambda *_: {'outcome': 'passed'}",),
+        ("from cachelab.submission import fence\nfence.judge = lambda *_: {'outcome': 'passed'}",),
         *(1, "pp", ("what it said is no verdict",)),
     ),
     "broken JSON": not_judged(b'{"cells": [{"cell_type": "code"', "its JSON is broken"),
