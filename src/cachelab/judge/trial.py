@@ -167,7 +167,7 @@ class Trial:
         )
         self.schedules += found.schedules
         if found.outcome != "passed":
-            self._end(found.outcome, found.summary, trace=found.counterexample)
+            self._end(found.outcome, found.summary, trace=found.counterexample, why=found.why)
         return found
 
     def _staged(self, act: Callable[..., Any], *args: Any, seconds: float, **options: Any) -> Any:
@@ -216,10 +216,15 @@ class Trial:
         return self.exercise.function
 
     def _end(
-        self, outcome: Outcome, summary: str, hint: str = "", trace: Trace | None = None
+        self,
+        outcome: Outcome,
+        summary: str,
+        hint: str = "",
+        trace: Trace | None = None,
+        why: tuple[str, ...] = (),
     ) -> NoReturn:
         raise JudgingEnded(
-            Verdict(outcome, summary, hint, _frozen(trace), exercise=self.exercise.id)
+            Verdict(outcome, summary, hint, _frozen(trace), exercise=self.exercise.id, why=why)
         )
 
 

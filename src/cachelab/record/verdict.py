@@ -8,7 +8,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from cachelab.record.trace import Trace
+from cachelab.record.trace import Event, Trace
 
 Outcome = Literal["passed", "failed", "proved nothing", "not attempted"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -31,6 +31,7 @@ _LINES = {
     "not attempted": "dashed",
 }
 _SUMMARY_CHARS = 400
+_MOST_LANES, _MOST_CELLS, _WIDEST = 6, 16, 110  # of a drawing; characters in a text
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Verdict:
     fault, "not attempted" that the stub is still there. `summary` is one sentence: what was seen
     against what was expected. `counterexample` is the Trace of the run that failed, or None.
     `schedules` is how many orders of the actors were run. `printed` is what the answer printed,
-    shortened.
+    shortened. `why` explains the counter-example, a sentence each; `order` is the text with which
+    `stage.replay` plays it again.
     """
 
     outcome: Outcome
@@ -51,6 +53,8 @@ class Verdict:
     schedules: int = 0
     exercise: str = ""
     printed: str = ""
+    why: tuple[str, ...] = ()
+    order: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -73,8 +77,21 @@ class Verdict:
             "hint": self.hint,
             "schedules": self.schedules,
             "printed": self.printed,
+            "why": list(self.why),
+            "order": self.order,
             "counterexample": None if shown is None else str(shown).splitlines(),
         }
+
+    def lanes(self) -> list[str]:
+        """The explained counter-example as one line an actor; none if it is too wide for that."""
+        shown = _lanes(self.counterexample) if self.why and self.counterexample else []
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        if not shown or sum(widths) + 3 * len(widths) > _WIDEST:
+            return []
+        return [
+            " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in shown
+        ]
 
     def __repr__(self) -> str:
         head = f"{_SIGNS[self.outcome]} {self.outcome}"
@@ -83,6 +100,11 @@ class Verdict:
             lines.append(f"Hint: {self.hint}")
         if self.schedules > 1:
             lines.append(f"Orders tried: {self.schedules:,}")
+        if self.why:
+            lines.append("Why:")
+            lines += [f"  {line}" for line in (*self.why, *self.lanes())]
+        if self.order:
+            lines.append(f"This order again: stage.replay(actors, {self.order!r})")
         if self.counterexample is not None:
             lines.append("What happened:")
             lines += [f"  {line}" for line in str(self.counterexample).splitlines()]
@@ -170,12 +192,48 @@ def _panel(verdict: Verdict) -> str:
         parts.append(f"<div><em>Hint:</em> {_with_code(verdict.hint)}</div>")
     if verdict.schedules > 1:
         parts.append(f'<div style="opacity:0.8">Orders tried: {verdict.schedules:,}</div>')
+    parts += [f"<div>{_with_code(line)}</div>" for line in verdict.why]
+    if verdict.why and verdict.counterexample is not None:
+        parts.append(_drawn(_lanes(verdict.counterexample)))
+    if verdict.order:
+        again = f"`stage.replay(actors, {verdict.order!r})`"
+        parts.append(f"<div>This order again: {_with_code(again)}</div>")
     if verdict.counterexample is not None:
         parts.append(_folded("What happened", str(verdict.counterexample)))
     if verdict.printed:
         parts.append(_folded("What it printed", verdict.printed))
     parts.append("</div>")
     return "".join(parts)
+
+
+def _lanes(trace: Trace) -> list[list[str]]:
+    """A row an actor: its name, then a cell for each event, empty where somebody else is on."""
+    events = [event for event in trace.events if event.kind != "sleep"]
+    actors = list(dict.fromkeys(event.actor for event in events))
+    if len(actors) > _MOST_LANES or len(events) > _MOST_CELLS:
+        return []
+    return [
+        [actor, *(_cell(event) if event.actor == actor else "" for event in events)]
+        for actor in actors
+    ]
+
+
+def _cell(event: Event) -> str:
+    how = "stale" if event.is_stale else event.kind
+    return f"{event.what} {how}" if how in {"hit", "miss", "stale", "error"} else event.what
+
+
+def _drawn(rows: list[list[str]]) -> str:
+    """Lanes as a table: a row an actor, time to the right."""
+    cell = "padding:2px 6px;text-align:left;border-bottom:1px solid"
+    lines = [
+        f'<tr><th scope="row" style="{cell}">{html.escape(name)}</th>'
+        + "".join(f'<td style="{cell}">{html.escape(text)}</td>' for text in cells)
+        + "</tr>"
+        for name, *cells in rows
+    ]
+    table = f'<table style="border-collapse:collapse;font-size:0.9em">{"".join(lines)}</table>'
+    return f'<div style="overflow-x:auto">{table}</div>' if rows else ""
 
 
 def _with_code(text: str) -> str:

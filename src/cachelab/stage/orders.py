@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from cachelab.stage.scheduler import Label
 
@@ -23,7 +25,33 @@ class Choice(NamedTuple):
 
     @property
     def text(self) -> str:
-        return f"{self.name}!{self.how}" if self.how else self.name
+        """As an order is written: "reader", "reader!dies", "user:1!ends"."""
+        name = quote(self.name, safe=_PLAIN)
+        return f"{name}!{self.how}" if self.how else name
+
+
+def written(choices: Iterable[Choice]) -> str:
+    """An order as a short text: "reader*2, writer*3, reader", which `parsed` reads."""
+    runs = [(text, len(list(run))) for text, run in itertools.groupby(one.text for one in choices)]
+    return ", ".join(f"{text}*{count}" if count > 1 else text for text, count in runs)
+
+
+def parsed(text: str) -> list[Choice]:
+    """The choices of an order that `written` wrote; raises ValueError with one sentence."""
+    choices: list[Choice] = []
+    for part in text.split(","):
+        found = _ITEM.fullmatch(part.strip())
+        if found is None:
+            raise ValueError(
+                f'An order is written like "reader*2, writer, reader"; {part.strip()!r} is no part '
+                "of one."
+            )
+        choices += [Choice(unquote(found[1]), found[2] or "")] * int(found[3] or 1)
+    return choices
+
+
+_PLAIN = "".join(chr(code) for code in range(32, 127) if chr(code) not in "%,!*")
+_ITEM = re.compile(r"([^!*,]+)(?:!([a-z ]+))?(?:\*([1-9]\d{0,5}))?")
 
 
 @dataclass(slots=True)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, cast
 
-from cachelab.origin import SMALL, Size
+from cachelab.origin import SMALL, Latency, Size
 from cachelab.record.trace import Event
+from cachelab.stage.faults import FAILURES, LOST, Fault
+from cachelab.stage.orders import ENDS, Choice, parsed
+from cachelab.stage.performance import Performer
 from cachelab.stage.scheduler import Picker, Scheduler, Task
-from cachelab.stage.world import Actors, StageTrace, as_actors, open_world, wall_clock
+from cachelab.stage.world import (
+    Actor,
+    Actors,
+    StageTrace,
+    World,
+    as_actors,
+    open_world,
+    wall_clock,
+)
 
 _OPERATIONS = frozenset(
     {"hit", "miss", "fill", "delete", "command", "query", "write", "commit", "rollback", "error"}
@@ -25,33 +36,84 @@ class Impossible(ValueError):
 
 
 def replay(
-    actors: Actors,
-    order: Sequence[str],
+    actors: Actors | Callable[[], Actors],
+    order: Sequence[str] | str,
     *,
     setup: Callable[..., Any] | None = None,
-    commit_apart: bool = False,
+    commit_apart: bool | None = None,
+    faults: Iterable[Fault] = (),
+    seed: int = 0,
+    latency: Latency = 0.0,
+    capacity: int | None = None,
     size: Size = SMALL,
+    limit_seconds: float = 30 * 86_400.0,
     wall_limit: float = 10.0,
 ) -> StageTrace:
-    """Play the actors in exactly this order: "reader GET" is the next operation of `reader`.
+    """Play the actors in exactly this order.
 
-    `actors` and `setup` as for `run`. A statement and its commit are one step, unless
-    `commit_apart`. Raises Impossible, in one sentence, when an actor would do something else than
-    the order says, or when the order ends before the actors do.
+    `order` is a list, in which "reader GET" is the next operation of `reader`, and a statement and
+    its commit are one step unless `commit_apart`. Or it is the text that a failed exploration gives
+    as its `order`, "reader*2, writer*3, reader": then pass all else as to `explore`, and a larger
+    `wall_limit` (s, real) to go through it in a debugger.
+
+    Raises Impossible, in one sentence, when an actor would do something else than the order says,
+    or when the order ends before the actors do; ValueError for a text that is no order.
     """
-    cast_list = as_actors(actors)
-    roots = [*(actor.play for actor in cast_list), setup]
-    with open_world(roots, size=size) as world, wall_clock(lambda: world.scheduler, wall_limit):
+    is_text = isinstance(order, str)
+    choices = parsed(order) if isinstance(order, str) else []
+    made = actors() if is_text and callable(actors) and not isinstance(actors, Actor) else actors
+    cast_list = as_actors(cast(Actors, made))
+    roots = [*(actor.play for actor in cast_list), setup, *([actors] if callable(actors) else [])]
+    with (
+        open_world(
+            roots, size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
+        ) as world,
+        wall_clock(lambda: world.scheduler, wall_limit),
+    ):
         world.prepare(setup)
-        world.commit_apart = commit_apart
-        prompter = _Prompter([actor.name for actor in cast_list], order)
-        scheduler = Scheduler(world.trace, prompter, wall_limit=wall_limit)
+        world.commit_apart = is_text if commit_apart is None else commit_apart
+        if any(how not in ("", ENDS) for _, how in choices):
+            world.perils = (*FAILURES, LOST)
+        names = [actor.name for actor in cast_list]
+        picker = _Reader(world, choices) if is_text else _Prompter(names, order)
+        scheduler = Scheduler(world.trace, picker, limit=limit_seconds, wall_limit=wall_limit)
         world.fresh(scheduler)
         trace = cast(StageTrace, world.play(cast_list, scheduler))
-        prompter.compare()
-        if prompter.step < len(order):
-            prompter.refuse(prompter.step + 1)
+        picker.finish()
         return trace
+
+
+class _Reader(Performer):
+    """Plays an order that is written as a text."""
+
+    def __init__(self, world: World, choices: Sequence[Choice]) -> None:
+        super().__init__(world)
+        self.choices = choices
+
+    def decide(self, enabled: list[Task], parked: deque[Task]) -> Choice:
+        if len(self.taken) == len(self.choices):
+            raise Impossible(len(self.taken) + 1, _ends_early(parked), self._trace)
+        return self.choices[len(self.taken)]
+
+    def refuse(self, choice: Choice) -> NoReturn:
+        who = f"the TTL of {choice.name}" if choice.how == ENDS else choice.name
+        what = {"": "go on", ENDS: "end"}.get(choice.how, f"go on ({choice.how})")
+        raise Impossible(len(self.taken) + 1, f"{who} cannot {what} there", self._trace)
+
+    def finish(self) -> None:
+        """The run is over, and so must be the order."""
+        if len(self.taken) < len(self.choices):
+            self.refuse(self.choices[len(self.taken)])
+
+    @property
+    def _trace(self) -> StageTrace:
+        return cast(StageTrace, self.scheduler.trace)
+
+
+def _ends_early(parked: Iterable[Task]) -> str:
+    names = " and ".join(sorted({task.name for task in parked}))
+    are = "have" if " and " in names else "has"
+    return f"the order ends while {names} still {are} something to do"
 
 
 class _Prompter(Picker):
@@ -74,13 +136,7 @@ class _Prompter(Picker):
     def next_task(self, parked: deque[Task]) -> Task | None:
         self.compare()
         if self.step == len(self.order):
-            names = " and ".join(sorted({task.name for task in parked}))
-            are = "have" if " and " in names else "has"
-            raise Impossible(
-                self.step + 1,
-                f"the order ends while {names} still {are} something to do",
-                self.trace,
-            )
+            raise Impossible(self.step + 1, _ends_early(parked), self.trace)
         name = self.order[self.step].split()[0]
         task = next((task for task in parked if task.name == name), None)
         if task is None or (task.gate is not None and not task.gate.is_free()):
@@ -90,6 +146,12 @@ class _Prompter(Picker):
         self.step += 1
         self.mark = len(self.trace.events)
         return task
+
+    def finish(self) -> None:
+        """The run is over, and so must be the order."""
+        self.compare()
+        if self.step < len(self.order):
+            self.refuse(self.step + 1)
 
     def compare(self) -> None:
         """Whether the last step did what the order says."""

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from cachelab.origin import SMALL, Latency, Size
 from cachelab.process.patience import Patience
+from cachelab.process.places import Where, place_at
 from cachelab.record.verdict import Outcome, Verdict
+from cachelab.stage.explain import Doing, others, parting, sentences
 from cachelab.stage.faults import FAILURES, LOST, Fault
 from cachelab.stage.orders import (
     DIES,
@@ -31,8 +34,10 @@ from cachelab.stage.orders import (
     fewest_switches,
     orders_of,
     switches,
+    written,
 )
-from cachelab.stage.scheduler import Label, Limit, Picker, Scheduler, Stuck, Task
+from cachelab.stage.performance import Performer
+from cachelab.stage.scheduler import Label, Limit, Scheduler, Stuck, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -49,6 +54,7 @@ _MOST_STEPS = 20_000  # of one order
 _PREEMPTIONS = 3  # of one random order
 _LEAST = 50  # orders that are tried however slow the machine
 _CHANCE = 0.05  # that something goes wrong at a step of a random order
+_TRIED = 40  # orders next to the one that failed
 _LAST = 0.2  # of the time, in which a slow machine begins no further order
 
 
@@ -58,13 +64,15 @@ class Exploration(Verdict):
 
     `schedules`: orders that were run. `orders`: how many orders there are, None if that is not
     known. `pruned`: orders that were not run because they equal one that was. `failing`: how many
-    orders break the invariant. `exhaustive`: whether no order was left out.
+    orders break the invariant. `exhaustive`: whether no order was left out. `nearest`: of a failed
+    one, the run that passes and parts from the counter-example last, None if none was found.
     """
 
     orders: int | None = None
     pruned: int = 0
     failing: int = 0
     exhaustive: bool = True
+    nearest: StageTrace | None = None
 
 
 @dataclass(slots=True)
@@ -138,86 +146,41 @@ class Unrepeatable(Limit):
         )
 
 
-class _Player(Picker):
+class _Player(Performer):
     """Plays one order: the given choices first, then on by itself."""
-
-    thorough = True
 
     def __init__(
         self, search: _Search, choices: Sequence[Choice], draw: random.Random | None
     ) -> None:
+        super().__init__(search.world, search.perils.patterns)
         self.search = search
         self.choices = choices
         self.draw = draw
         self.preemptions = _PREEMPTIONS
         self.steps: list[Step] = []
-        self.taken: list[Choice] = []
         self.ticks = self.epoch_start = 0
         self.cut = False
         self.left = search.perils.budget()
-        self.way = ""  # in which the step under way is to go
-        self.current: Task | None = None
         self.in_a_row = 0
         self.open: Step | None = None  # its tail is still running
 
     def begin(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+        super().begin(scheduler)
         scheduler.on_touch.append(self._refine)
 
     def next_task(self, parked: deque[Task]) -> Task | None:
         """Who goes on. None: nobody can."""
-        self._close()
+        self.settle()
         self._tick()
-        while True:
-            enabled = [task for task in parked if task.gate is None or task.gate.is_free()]
-            if not enabled:
-                return None
-            depth = len(self.taken)
-            choice = self._choose(enabled, parked, depth)
-            if choice is None:
-                self.cut = True
-                raise Seen
-            if choice.how:
-                self.left[_KINDS[choice.how]] -= 1
-            if choice.how == ENDS:
-                self._end(choice, depth)
-                return None
-            if choice.how == DIES:  # of a whole process: the choice names the actor, not its thread
-                task = next((task for task in parked if task.owner.name == choice.name), None)
-            else:
-                task = next((task for task in enabled if task.name == choice.name), None)
-            if task is None or (choice.how not in ("", DIES, *task.ways)):
-                raise Unrepeatable(f"{choice.name} cannot go on where it could")
-            self._take(choice, task, depth)
-            if choice.how == DIES:
-                self.search.world.crash(task)
-                self._close()
-                if self.scheduler.runnable:
-                    return None
-                continue
-            parked.remove(task)
-            self.way = choice.how
-            self.in_a_row = self.in_a_row + 1 if task is self.current else 1
-            self.current = task
-            return task
+        return super().next_task(parked)
 
-    def choose(self, count: int) -> int:
-        """In which way the step under way goes; whoever waits for a lock gets it in turn."""
-        way, self.way = self.way, ""
-        return self.current.ways.index(way) if way and self.current is not None else 0
-
-    def _end(self, choice: Choice, depth: int) -> None:
-        """Time passes until a TTL has ended, whatever the actors were about to do."""
-        world = self.search.world
-        after = dict(world.endings(self.search.perils.patterns)).get(choice.name)
-        if after is None:
-            raise Unrepeatable(f"the TTL of {choice.name} cannot end where it could")
-        if self.draw is None and self.search.known <= depth < len(self.search.nodes):
-            self.search.nodes[depth].tried[choice] = EVERYTHING
-        self.taken.append(choice)
-        self.steps.append(Step(choice, "the clock", EVERYTHING, 0, (1 << len(self.steps)) - 1))
-        self.search.touched("the clock", (("cache", choice.name, True),))
-        world.end(choice.name, after)
+    def refuse(self, choice: Choice) -> NoReturn:
+        what = (
+            f"{choice.name} cannot go on"
+            if choice.how != ENDS
+            else f"the TTL of {choice.name} cannot end"
+        )
+        raise Unrepeatable(f"{what} where it could")
 
     def _mischances(self, parked: Iterable[Task], enabled: Iterable[Task]) -> Iterator[Choice]:
         """What may go wrong here."""
@@ -241,7 +204,8 @@ class _Player(Picker):
         for task in self.scheduler.tasks:
             task.mask |= everything
 
-    def _close(self) -> None:
+    def settle(self) -> None:
+        """The step under way is over: note which locks it has given back."""
         if self.open is not None:
             released = self.scheduler.released
             if released:
@@ -249,25 +213,31 @@ class _Player(Picker):
                 released.clear()
             self.open = None
 
-    def _take(self, choice: Choice, task: Task, depth: int) -> None:
+    def note(self, choice: Choice, task: Task | None) -> None:
         """Note the step that is about to run, and what it follows."""
-        label = self._label(task, choice)
         at, nodes = len(self.steps), self.search.nodes
-        if self.draw is None and depth < len(nodes):
-            if depth >= self.search.known:
-                nodes[depth].tried[choice] = label
-            known = nodes[depth].enabled.get(choice.name, label)
-            if depth < len(self.choices) and not choice.how and known != label:
+        if choice.how:
+            self.left[_KINDS[choice.how]] -= 1
+        label = EVERYTHING if task is None else self._label(task, choice)
+        if self.draw is None and at < len(nodes):
+            if at >= self.search.known:
+                nodes[at].tried[choice] = label
+            known = nodes[at].enabled.get(choice.name, label)
+            if at < len(self.choices) and not choice.how and known != label:
                 raise Unrepeatable(f"{choice.name} does something else than before")
+        if task is None:
+            self.steps.append(Step(choice, "the clock", label, 0, (1 << at) - 1))
+            self.search.touched("the clock", (("cache", choice.name, True),))
+            return
         before = self._before(task, label, choice)
-        step = Step(choice, task.owner.name, label, task.mask, before)
-        self.taken.append(choice)
-        self.steps.append(step)
-        self.search.touched(step.owner, label)
+        self.steps.append(Step(choice, task.owner.name, label, task.mask, before))
+        self.search.touched(task.owner.name, label)
         if choice.how in task.ways:  # whoever spoils a command is somebody else
             self.search.touched("chance", tuple((*touch[:2], True) for touch in task.label))
         task.mask = before | 1 << at
-        self.open = step
+        self.open = self.steps[-1]
+        if choice.how != DIES:
+            self.in_a_row = self.in_a_row + 1 if task is self.current else 1
 
     def _refine(self, task: Task, label: Label) -> None:
         """What the step under way touches in truth, known when its operation has run.
@@ -311,7 +281,8 @@ class _Player(Picker):
             return (("lock", "writer", True),)
         return ()
 
-    def _choose(self, enabled: list[Task], parked: deque[Task], depth: int) -> Choice | None:
+    def decide(self, enabled: list[Task], parked: deque[Task]) -> Choice:
+        depth = len(self.taken)
         if depth < len(self.choices):
             return self.choices[depth]
         if self.draw is not None:
@@ -327,6 +298,9 @@ class _Player(Picker):
         awake = [name for name in labels if Choice(name) not in node.sleep]
         if not awake:
             node.chosen = next((one for one in node.backtrack if one not in node.sleep), None)
+            if node.chosen is None:
+                self.cut = True
+                raise Seen
             return node.chosen
         here = self.current.name if self.current is not None else None
         name = here if here in awake else awake[0]
@@ -356,6 +330,54 @@ class _Player(Picker):
             if here in names and name != here:
                 self.preemptions -= 1
         return Choice(name)
+
+
+class _Watched(_Player):
+    """Plays a given order, and notes where in the actors' code each step was asked for."""
+
+    def __init__(self, search: _Search, choices: Sequence[Choice]) -> None:
+        super().__init__(search, choices, random.Random(0))
+        self.places: dict[str, Where | None] = {}
+        self.doings: list[Doing] = []
+
+    def begin(self, scheduler: Scheduler) -> None:
+        super().begin(scheduler)
+        scheduler.on_step.append(self._look)
+
+    def _look(self, task: Task, label: Label) -> None:
+        self.places[task.name] = place_at(sys._getframe())
+
+    def note(self, choice: Choice, task: Task | None) -> None:
+        place = self.places.get(task.name) if task is not None else None
+        self.doings.append(Doing(len(self.scheduler.trace.events), place))
+        super().note(choice, task)
+
+
+class _Guided(_Player):
+    """Plays what is wanted, as far as it can be had."""
+
+    def __init__(self, search: _Search, wanted: Sequence[Choice]) -> None:
+        super().__init__(search, (), random.Random(0))
+        self.wanted = list(wanted)
+
+    def decide(self, enabled: list[Task], parked: deque[Task]) -> Choice:
+        possible = {*map(Choice, (task.name for task in enabled))}
+        possible |= {*self._mischances(parked, enabled)}
+        for number, choice in enumerate(self.wanted):
+            if choice in possible:
+                return self.wanted.pop(number)
+        return Choice(enabled[0].name)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed order: what is wrong, what happened, its text, and why, where that is known."""
+
+    sentence: str
+    trace: StageTrace
+    order: str
+    why: tuple[str, ...] = ()
+    nearest: StageTrace | None = None
 
 
 class _Search:
@@ -400,6 +422,10 @@ class _Search:
     ) -> tuple[_Player, str | None, StageTrace]:
         """One order; the sentence is what is wrong with it, None when nothing is."""
         player = _Player(self, choices, draw)
+        return (player, *self.perform(player))
+
+    def perform(self, player: _Player) -> tuple[str | None, StageTrace]:
+        """Play an order as a player says; what is wrong with it, and what happened."""
         self.scheduler = scheduler = Scheduler(
             self.world.trace,
             player,
@@ -412,14 +438,14 @@ class _Search:
         try:
             self.world.play(self.world.look(self.make), scheduler)
         except Seen:
-            return player, None, trace
+            return None, trace
         except Stuck as stuck:
             if scheduler.overtime or isinstance(stuck, Unrepeatable):
                 raise
             if isinstance(stuck, Limit):
                 self.limit_met = str(stuck)
-                return player, None, trace
-            return player, str(stuck), trace
+                return None, trace
+            return str(stuck), trace
         finally:
             self.struck |= self.world.struck | {how for _, how in player.taken if how}
         if any(
@@ -427,7 +453,7 @@ class _Search:
             for value in trace.answers.values()
         ):
             self.answered = True
-        return player, self.judge(trace), trace
+        return self.judge(trace), trace
 
     def judge(self, trace: StageTrace) -> str | None:
         """What is wrong after this run; None when nothing is."""
@@ -601,11 +627,11 @@ class _Search:
             self.findings.sort(key=_Finding.size)
             del self.findings[32:]
 
-    def smallest(self) -> tuple[str, StageTrace]:
+    def smallest(self) -> Failure:
         """The shortest failing order, with the fewest switches of all orders that equal it."""
         best = min(self.findings, key=_Finding.size)
         if self.scheduler is not None and self.scheduler.overtime:  # there is no time to play it
-            return best.sentence, best.trace
+            return Failure(best.sentence, best.trace, written(best.choices))
         length = len(best.choices)
         tried = [best]
         for finding in sorted(self.findings, key=_Finding.size):
@@ -616,10 +642,28 @@ class _Search:
                     tried.append(calm)
         for finding in sorted(tried, key=_Finding.size):
             self.nodes.clear()
-            player, sentence, trace = self.play(finding.choices, random.Random(0))
+            player = _Watched(self, finding.choices)
+            sentence, trace = self.perform(player)
             if sentence is not None and player.taken == finding.choices:
-                return sentence, trace
+                why, nearest = self._explained(player, trace)
+                if nearest is not None:  # the world is to be as the failed order leaves it
+                    _, trace = self.perform(_Watched(self, finding.choices))
+                return Failure(sentence, trace, written(player.taken), why, nearest)
         raise Unrepeatable("the order that failed did not fail again")
+
+    def _explained(
+        self, player: _Watched, trace: StageTrace
+    ) -> tuple[tuple[str, ...], StageTrace | None]:
+        """Which two operations decide, and a run that passes because they come otherwise."""
+        for tried, other in enumerate(others(player.taken, player.steps)):
+            if tried == _TRIED or self.patience.left() < _LAST / 2 * self.wall_limit:
+                break
+            guided = _Guided(self, other.wanted)
+            sentence, passing = self.perform(guided)
+            if sentence is None:
+                at = parting(player.taken, guided.taken)
+                return sentences(player.steps, player.doings, trace, other, at), passing
+        return (), None
 
 
 def explore(
@@ -729,13 +773,12 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
     pruned = max(0, orders - search.run_count) if orders is not None else search.cut_count
     how = _said_orders(search, exhaustive, orders, pruned)
     outcome: Outcome
-    counterexample: StageTrace | None = None
-    hint = ""
+    failure: Failure | None = None
     if search.findings:
         outcome = "failed"
-        sentence, counterexample = search.smallest()
+        failure = search.smallest()
         least = "" if exhaustive else "at least "
-        summary = f"In {least}{search.failing:,} of {how}: {sentence}"
+        summary = f"In {least}{search.failing:,} of {how}: {failure.sentence}"
     elif search.limit_met:
         outcome = "proved nothing"
         summary = f"Proved nothing, in {how}: {search.limit_met}"
@@ -748,9 +791,11 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
     return Exploration(
         outcome,
         summary,
-        hint,
-        counterexample,
-        run,
+        counterexample=failure.trace if failure else None,
+        schedules=run,
+        why=failure.why if failure else (),
+        order=failure.order if failure else "",
+        nearest=failure.nearest if failure else None,
         orders=orders,
         pruned=pruned,
         failing=search.failing,

@@ -423,15 +423,19 @@ class _Run:
 
 def _is_verdict(told: Any, exercise: Exercise) -> bool:
     """Whether this is what `Verdict.as_dict` gives: the kernel may say anything."""
-    shapes = dict.fromkeys(("exercise", "outcome", "summary", "hint", "printed"), str)
-    if not isinstance(told, dict) or set(told) != {*shapes, "schedules", "counterexample"}:
+    shapes = dict.fromkeys(("exercise", "outcome", "summary", "hint", "printed", "order"), str)
+    if not isinstance(told, dict) or set(told) != {*shapes, "schedules", "counterexample", "why"}:
         return False
-    lines = told["counterexample"]
+    lines = [] if told["counterexample"] is None else told["counterexample"]
     return (
         all(isinstance(told[name], kind) for name, kind in shapes.items())
         and told["exercise"] == exercise.id
         and told["outcome"] in OUTCOMES
         and type(told["schedules"]) is int
         and told["schedules"] >= 0
-        and (lines is None or (isinstance(lines, list) and all(isinstance(x, str) for x in lines)))
+        and all(_is_text(part) for part in (lines, told["why"]))
     )
+
+
+def _is_text(lines: Any) -> bool:
+    return isinstance(lines, list) and all(isinstance(line, str) for line in lines)
