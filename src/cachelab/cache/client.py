@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import redis
@@ -21,6 +22,10 @@ READS = frozenset({"GET", "GETEX", "HGET", "HGETALL", "LINDEX", "LRANGE", "SMEMB
 FILLS = frozenset({"SET", "SETEX", "PSETEX", "GETSET", "HSET", "HSETEX"})
 DELETES = frozenset({"DEL", "UNLINK", "GETDEL"})
 SCRIPTS = frozenset({"EVAL", "EVALSHA", "FCALL"})
+
+
+# Whose trace records the command under way: on the stage nobody else has to.
+told: ContextVar[Trace | None] = ContextVar("told", default=None)
 
 
 class Cache(redis.Redis):
@@ -48,12 +53,15 @@ class Cache(redis.Redis):
     def execute_command(self, *args: Any, **options: Any) -> Any:
         began = time.perf_counter()
         sent = self.keyspace.outgoing(args)
+        token = told.set(self.trace)
         try:
             reply = super().execute_command(*sent, **options)
         except redis.RedisError as error:
             record_error(self.trace, args, error, time.perf_counter() - began)
             _add_advice(self.advise, error)
             raise
+        finally:
+            told.reset(token)
         reply = self.keyspace.incoming(args, reply)
         record(self.trace, args, reply, time.perf_counter() - began)
         return reply
@@ -92,7 +100,11 @@ class TracedPipeline(Pipeline):
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         began = time.perf_counter()
-        reply = super().immediate_execute_command(*self.keyspace.outgoing(args), **options)
+        token = told.set(self.trace)
+        try:
+            reply = super().immediate_execute_command(*self.keyspace.outgoing(args), **options)
+        finally:
+            told.reset(token)
         reply = self.keyspace.incoming(args, reply)
         record(self.trace, args, reply, time.perf_counter() - began)
         return reply
@@ -108,12 +120,15 @@ class TracedPipeline(Pipeline):
             (self.keyspace.outgoing(args), options) for args, options in self.command_stack
         ]
         began = time.perf_counter()
+        token = told.set(self.trace)
         try:
             replies = super().execute(raise_on_error)
         except redis.RedisError as error:
             record_error(self.trace, ("PIPELINE", *_names(asked)), error)
             _add_advice(self.advise, error)
             raise
+        finally:
+            told.reset(token)
         took = (time.perf_counter() - began) / max(1, len(asked))
         for number, (args, reply) in enumerate(zip(asked, replies, strict=True)):
             if not isinstance(reply, Exception):
@@ -130,7 +145,11 @@ class KeptPubSub(PubSub):
         super().__init__(pool, **options)
 
     def execute_command(self, *args: Any) -> Any:
-        reply = super().execute_command(*self.keyspace.outgoing(args))
+        token = told.set(self.trace)
+        try:
+            reply = super().execute_command(*self.keyspace.outgoing(args))
+        finally:
+            told.reset(token)
         if str(args[0]).upper() != "PING":
             self.trace.add("command", _name(args), _text(args[1]) if len(args) > 1 else "")
         return reply

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
+import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import redis
-from fakeredis._helpers import SimpleError
+from fakeredis._helpers import NoResponse, SimpleError
 from fakeredis._socket._resp import extract_command
+from greenlet import GreenletExit
+from redis.client import Pipeline, PubSubWorkerThread
 from redis.maint_notifications import MaintNotificationsConfig
 
-from cachelab.cache.client import Cache
+from cachelab.cache.client import Cache, TracedPipeline, record, record_error, told
 from cachelab.cache.command_keys import commands, key_positions
 from cachelab.cache.exact import ExactConnection, ExactServer, ExactSocket
 from cachelab.stage.context import Context
 from cachelab.stage.faults import FAILURES, LOST
-from cachelab.stage.scheduler import Label, Refused, current
+from cachelab.stage.scheduler import Label, Refused, Task, current
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,35 +39,82 @@ _READ_ONLY = _words(
 )
 _WHOLE = _words("KEYS SCAN DBSIZE RANDOMKEY FLUSHALL FLUSHDB SWAPDB RENAME RENAMENX COPY")
 _NOTHING = _words(
-    "PING ECHO TIME HELLO CLIENT SELECT MULTI EXEC DISCARD UNWATCH SCRIPT AUTH COMMAND INFO "
-    "CONFIG ACL QUIT RESET"
+    "PING ECHO TIME HELLO SELECT MULTI EXEC DISCARD UNWATCH AUTH COMMAND LOLWUT ROLE WAIT QUIT "
+    "RESET READONLY READWRITE"
 )
-_CHANNELS = _words("PUBLISH SPUBLISH SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE")
+_CHANNELS = _words(
+    "PUBLISH SPUBLISH SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE"
+)
+_SCRIPTS = _words("EVAL EVAL_RO EVALSHA EVALSHA_RO FCALL FCALL_RO")
+# Of commands that reach far otherwise: these only ask, or are about their own connection.
+_HARMLESS = {
+    "CLIENT": _words(
+        "CACHING CAPA GETNAME GETREDIR ID INFO NO-EVICT NO-TOUCH REPLY SETINFO SETNAME TRACKING "
+        "TRACKINGINFO HELP"
+    ),
+    "ACL": _words("WHOAMI CAT HELP GENPASS"),
+}
+_ALL: Label = (("cache", None, True), ("channel", None, True))
+_LISTENS: Label = (("channel", None, False),)
+_SHA = hashlib.sha1
 
 
 def touches(args: Sequence[Any]) -> Label:
-    """What one command reads or writes, as the explorer sees it."""
+    """What one command reads or writes, as the explorer sees it; all of the cache if unknown.
+
+    Of a script only which one it is: what its commands touch is known when they have run.
+    """
     words = _text(args[0]).upper().split(" ")
     name = words[0]
     if name in _NOTHING:
         return ()
+    argv = [*words, *args[1:]]
+    if name in _SCRIPTS or name == "SCRIPT":
+        return _scripts(name, argv)
     if name in _CHANNELS:
         return (("channel", None, True),)
+    if name == "PUBSUB":
+        return _LISTENS
+    if name in _HARMLESS:
+        below = _text(argv[1]).upper() if len(argv) > 1 else ""
+        return () if below in _HARMLESS[name] else _ALL
+    if name == "FUNCTION":
+        return (*_ALL, ("lock", "functions", True))
     writes = name not in _READ_ONLY
     if name in _WHOLE:
         return (("cache", None, writes),)
-    argv = [*words[1:], *args[1:]] if len(words) > 1 else list(args)
-    specs = commands().get("|".join(words[:2])) or commands().get(name)
-    if specs is None:
-        return (("cache", None, True),)
+    below = f"{name}|{_text(argv[1]).upper()}" if len(argv) > 1 else ""
+    if name == "INFO" or below == "CONFIG|GET":
+        return (("cache", None, False),)
+    specs = commands().get(below) or commands().get(name)
+    if not specs or ["?"] in specs:
+        return _ALL
     keys: dict[str, None] = {}
     try:
         for spec in specs:
             for position in key_positions(spec, argv):
                 keys[_text(argv[position])] = None
     except (IndexError, ValueError, TypeError):
-        return (("cache", None, True),)
-    return tuple(("cache", key, writes) for key in keys)
+        return _ALL
+    return tuple(("cache", key, writes) for key in keys) or _ALL
+
+
+def _scripts(name: str, argv: Sequence[Any]) -> Label:
+    """Which scripts are known is state too. To load one twice is to load it once, so that EVAL
+    commutes with itself, and not with EVALSHA, which may find nothing.
+    """
+    if name.startswith("FCALL"):
+        return (("lock", "functions", False),)
+    below = _text(argv[1]).upper() if name == "SCRIPT" and len(argv) > 1 else ""
+    if below == "EXISTS":
+        return tuple(("lock", f"script {_text(sha).lower()}", True) for sha in argv[2:])
+    if name.startswith("EVALSHA") and len(argv) > 1:
+        return (("lock", f"script {_text(argv[1]).lower()}", True),)
+    if len(argv) > 1 and (below == "LOAD" or not below):
+        text = argv[2] if below else argv[1]
+        said = text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
+        return (("lock", f"script {_SHA(said).hexdigest()}", False),)
+    return (*_ALL, ("lock", None, True)) if below == "FLUSH" else _ALL
 
 
 def _text(value: Any) -> str:
@@ -89,6 +140,7 @@ class _Ordered(dict[Any, None]):
 class _Socket(ExactSocket):
     """A socket of fakeredis that can answer a command at once, without a queue between."""
 
+    piped = False  # several commands have come at once
     place = "on the stage"
 
     def _decode_result(self, result: Any) -> Any:
@@ -105,6 +157,10 @@ class _Socket(ExactSocket):
         try:
             function, signature = self._name_to_func(name)
             with server.lock:
+                while server.closed_sockets:
+                    closed = server.closed_sockets.pop()()
+                    if closed is not None:
+                        closed._cleanup(server)
                 now = time.time()
                 for keys in server.dbs.values():
                     keys.time = now
@@ -114,12 +170,71 @@ class _Socket(ExactSocket):
             result = error
         return self._decode_result(result)
 
+    def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
+        store = cast("Store", self._server.store)
+        if from_script:
+            store.reached.update(dict.fromkeys(store.label((sig.name, *args))))
+            return super()._run_command(func, sig, args, from_script)
+        if told.get() is store.world.trace:
+            return super()._run_command(func, sig, args, from_script)
+        result = super()._run_command(func, sig, args, from_script)
+        if current() is not None:
+            self._tell(store, [sig.name, *args], result)
+        return result
+
+    def _tell(self, store: Store, args: list[Any], result: Any) -> None:
+        """Record what a client sent that keeps no trace itself."""
+        trace, name = store.world.trace, str(args[0]).upper().split(" ")[0]
+        if name in _UNTOLD:
+            return
+        if isinstance(result, SimpleError):
+            record_error(trace, args, self._decode_result(result))
+        else:
+            reply = "" if isinstance(result, NoResponse) else self._decode_result(result)
+            detail = "in a pipeline" if self.piped or self._in_transaction else ""
+            record(trace, args, reply, detail=detail)
+
+    def _keyspace_notifications(self, items: Any, event: bytes) -> None:
+        if self._server.store.notifies:
+            super()._keyspace_notifications(items, event)
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """`PUBLISH channel message`, if it does not get lost."""
+        return 0 if self._lost("PUBLISH", channel, message) else super().publish(channel, message)
+
+    def spublish(self, channel: bytes, message: bytes) -> int:
+        """`SPUBLISH channel message`, likewise."""
+        return 0 if self._lost("SPUBLISH", channel, message) else super().spublish(channel, message)
+
+    def _lost(self, *args: Any) -> bool:
+        task = current()
+        if task is None or task.free:
+            return False
+        store = cast("Store", self._server.store)
+        if store.loses:
+            store.loses = False
+            store.world.note(f"a message on {_text(args[1])} is lost")
+            return True
+        return store.world.swallows([_text(arg) for arg in args])
+
+
+_UNTOLD = _words("HELLO AUTH SELECT CLIENT MULTI EXEC DISCARD UNWATCH SCRIPT")
+
 
 class StageConnection(ExactConnection):
-    """What pipelines and subscribers send over: each write is one switch point."""
+    """What every client on the stage sends over, whoever made it: each round trip is a step.
+
+    Without MULTI each command of a pipeline is one; from MULTI to EXEC all are one.
+    """
 
     _ready = False
     socket_class = _Socket
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._queued: list[Command] | None = None  # since MULTI
+        self._watched: dict[Any, None] = {}
+        self.store.connections.add(self)
 
     @property
     def store(self) -> Store:
@@ -131,46 +246,117 @@ class StageConnection(ExactConnection):
         self._ready = True  # what redis-py says on its own before is no step of an actor
 
     def disconnect(self, *args: Any, **more: Any) -> None:
-        self._ready = False
+        self._ready, self._queued = False, None
+        self._watched.clear()
         super().disconnect(*args, **more)  # type: ignore[no-untyped-call]
 
-    def send_command(self, *args: Any, **more: Any) -> None:
-        step = self._ready and touches(args)  # UNWATCH touches no key
-        way = self.store.before([args]) if step else ""
-        super().send_command(*args, **more)  # type: ignore[no-untyped-call]
-        self.store.after(way, [args])
-
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        store = self.store
-        asked, store.queued = store.queued, []
-        way = store.before(asked) if asked else ""
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-        store.after(way, asked)
+        if not self._sock:
+            self.connect()
+        if not self._ready:
+            super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+            return
+        commands = list(_parsed(command))
+        cast("_Socket", self._sock).piped = len(commands) > 1
+        for packed, asked, watched in self._steps(commands):
+            way = self.store.before(asked, watched) if asked else ""
+            super().send_packed_command(packed, check_health)  # type: ignore[no-untyped-call]
+            self.store.after(way, asked[0][1][0] if asked else "")
+
+    def _steps(
+        self, commands: Iterable[Command]
+    ) -> Iterator[tuple[list[bytes], list[Command], Label]]:
+        """What is sent at once, with the commands that run then (none: it touches no key) and what
+        else they depend on.
+        """
+        waiting: list[bytes] = []
+        for packed, args in commands:
+            name = _text(args[0]).upper()
+            waiting.append(packed)
+            if name == "MULTI":
+                self._queued = []
+            elif self._queued is not None and name not in {"EXEC", "DISCARD"}:
+                self._queued.append((packed, args))
+            else:
+                asked = [(packed, args)]
+                watched: Label = ()
+                if self._queued is not None:
+                    asked, self._queued = (self._queued if name == "EXEC" else []), None
+                if name in {"EXEC", "DISCARD", "UNWATCH"}:
+                    watched = tuple(self._watched) if name == "EXEC" else ()
+                    self._watched.clear()
+                elif name == "WATCH":
+                    self._watched.update(dict.fromkeys(self.store.label(args)))
+                yield waiting, [] if name == "UNWATCH" else asked, watched
+                waiting = []
+        if waiting:
+            yield waiting, [], ()
+
+    def can_read(self, timeout: float | None = 0) -> bool:
+        """Whether a message is there; to look for one is a step, for somebody may publish it."""
+        task = current()
+        if task is None or task.free or not self._sock or not self._sock._pubsub:
+            return super().can_read(timeout)
+        scheduler = task.scheduler
+        scheduler.point(task, _LISTENS)
+        if isinstance(task.thread, PubSubWorkerThread):
+            if scheduler.draining:
+                raise GreenletExit  # a background loop, and everybody has gone home
+            if not self._sock.responses.qsize():
+                scheduler.rest(task)
+            timeout = timeout or _POLL
+        return super().can_read(timeout)
+
+
+_POLL = 0.01  # seconds between two looks of `run_in_thread`, which would look without a pause
+Command = tuple[bytes, tuple[bytes, ...]]
+
+
+def _parsed(packed: Any) -> Iterator[Command]:
+    """The commands in what a client sends, each as it was sent and as its words."""
+    data = packed if isinstance(packed, bytes) else b"".join(packed)
+    at = 0
+    while at < len(data):
+        start, line = at, data.index(b"\r\n", at)
+        count, at = int(data[at + 1 : line]), line + 2
+        words = []
+        for _ in range(count):
+            line = data.index(b"\r\n", at)
+            size, at = int(data[at + 1 : line]), line + 2
+            words.append(data[at : at + size])
+            at += size + 2
+        yield data[start:at], tuple(words)
 
 
 class StageCache(Cache):
     """The client that actors are called with: redis-py, straight into fakeredis."""
 
-    store: Store
+    @property
+    def store(self) -> Store:
+        """The server behind its pool."""
+        return cast("Store", self.connection_pool.connection_kwargs["server"].store)
 
     def _execute_command(self, *args: Any, **options: Any) -> Any:
-        if self.connection is not None:
+        store = self.store
+        if self.connection is not None or self.connection_pool is not store.pool:
             return super()._execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        return self.store.execute(self, args, options)
+        return store.execute(self, args, options)
 
-    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        pipe = super().pipeline(transaction, shard_hint)
-        store, execute = self.store, pipe.execute
+    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> StagePipeline:
+        """A redis-py pipeline whose commands are recorded when they run."""
+        return StagePipeline(self, transaction, shard_hint)
 
-        def labelled(raise_on_error: bool = True) -> Any:
-            store.queued = [args for args, _ in pipe.command_stack]
-            try:
-                return execute(raise_on_error)
-            finally:
-                store.queued = []
 
-        pipe.execute = labelled  # type: ignore[method-assign]
-        return pipe
+class StagePipeline(TracedPipeline):
+    """A pipeline of a `StageCache`."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run the queued commands. Without MULTI others come between them, so that each is recorded
+        by the server, when it runs.
+        """
+        if vars(self)["transaction"] or self.explicit_transaction:  # not its method of that name
+            return super().execute(raise_on_error)
+        return Pipeline.execute(self, raise_on_error)
 
 
 class Store:
@@ -183,10 +369,13 @@ class Store:
         for name in ("subscribers", "psubscribers", "ssubscribers"):
             setattr(self.server, name, defaultdict(_Ordered))
         self.idle: list[_Socket] = []
-        self.queued: list[Any] = []
+        self.connections: weakref.WeakSet[StageConnection] = weakref.WeakSet()
+        self.loses = False  # the message under way
+        self.reached: dict[Any, None] = {}  # what the commands of a script touch
         self.baseline: dict[int, dict[bytes, Any]] = {}
         self.down: Any = None  # the fault because of which nothing answers
         self._scripts: dict[bytes, bytes] = {}
+        self._config: dict[Any, Any] = {}
         self.pool = redis.ConnectionPool(
             connection_class=StageConnection,
             server=self.server,
@@ -196,13 +385,24 @@ class Store:
             client_class=redis.Redis,
         )
         self.client = StageCache(connection_pool=self.pool, trace=world.trace)
-        self.client.store = self
         self.encode: Any = self.client.get_encoder().encode
         self.decode: Any = self.client.get_encoder().decode
 
     # One command ----------------------------------------------------------------------------
 
-    def before(self, asked: Sequence[Sequence[Any]]) -> str:
+    @property
+    def notifies(self) -> bool:
+        """Whether a write tells the subscribers of the keyspace, which somebody has to wish for."""
+        return bool(self.server.config.get(b"notify-keyspace-events"))
+
+    def label(self, args: Sequence[Any]) -> Label:
+        """What one command touches."""
+        found = self.world.labels(args)
+        if self.notifies and any(writes for _, _, writes in found):
+            return (*found, ("channel", None, True))
+        return found
+
+    def before(self, asked: Sequence[Command], more: Label = ()) -> str:
         """The switch point in front of a round trip, and the faults that meet it.
 
         Returns what is to go wrong once it is done, if anything: a message is lost, or the reply.
@@ -210,41 +410,58 @@ class Store:
         task = current()
         if task is None or task.free:
             return ""
+        label = dict.fromkeys(more)
+        for _, args in asked:
+            label.update(dict.fromkeys(self.label(args)))
+        return self._step(task, tuple(label), [[_text(arg) for arg in args] for _, args in asked])
+
+    def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]]) -> str:
         scheduler = task.scheduler
-        label: dict[Any, None] = {}
-        for args in asked:
-            for touch in self.world.labels(args):
-                label[touch] = None
-        way = scheduler.point(task, tuple(label), ways=self.world.ways(asked))
+        way = scheduler.point(task, label, ways=self.world.ways(asked))
+        began = scheduler.now
         if self.world.hop:
             scheduler.pause(task, self.world.hop, "the network")
         for args in asked:
             self.world.meet(task, args)
+        if scheduler.explores and scheduler.now != began:
+            scheduler.point(task, label)  # others have woken at the same time
+        error: Exception | None = None
         if self.down is not None:
             self.world.struck.add(self.down)
-            raise redis.ConnectionError("The cache is down.")
-        if way in FAILURES and not FAILURES[way][1]:
-            raise FAILURES[way][0](f"{asked[0][0]} did not reach the cache")
+            error = redis.ConnectionError("The cache is down.")
+        elif way in FAILURES and not FAILURES[way][1]:
+            error = FAILURES[way][0](f"{asked[0][0]} did not reach the cache")
+        if error is not None:
+            if told.get() is not self.world.trace:
+                for args in asked:
+                    record_error(self.world.trace, args, error)
+            raise error
+        self.reached.clear()
+        self.loses = way == LOST
         return way
 
-    def after(self, way: str, asked: Sequence[Sequence[Any]]) -> None:
-        """Lose the reply of a round trip, if that is the way it goes."""
+    def after(self, way: str, name: Any) -> None:
+        """When a command has run: what its script has touched in truth; and its reply may get lost,
+        if that is the way it goes.
+        """
+        if self.reached:
+            task = current()
+            if task is not None and not task.free:
+                task.scheduler.touched(task, (*task.label, *self.reached))
+            self.reached.clear()
         if way in FAILURES:
-            self.world.note(f"{asked[0][0]} is done; its reply is lost")
-            raise FAILURES[way][0](f"The reply to {asked[0][0]} was lost")
+            self.world.note(f"{_text(name)} is done; its reply is lost")
+            raise FAILURES[way][0](f"The reply to {_text(name)} was lost")
 
     def execute(self, client: StageCache, args: Sequence[Any], options: dict[str, Any]) -> Any:
         task = current()
         if task is None:
             return self.world.look(lambda: self.execute(client, args, options))
-        way = self.before([args])
-        if not task.free and (way == LOST or self.world.swallows(args)):
-            if way == LOST:
-                self.world.note(f"a message on {_text(args[1])} is lost")
-            return 0
+        way = self._step(task, self.label(args), (args,)) if not task.free else ""
         name = args[0]
         reply = self.answer(args)
-        self.after(way, [args])
+        if way or self.reached:
+            self.after(way, name)
         if isinstance(reply, Exception):
             if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
                 return options["EMPTY_RESPONSE"]
@@ -296,7 +513,7 @@ class Store:
             number: {key: copy.deepcopy(item) for key, item in keys._dict.items()}
             for number, keys in self.server.dbs.items()
         }
-        self._scripts = dict(self.server.script_cache)
+        self._scripts, self._config = dict(self.server.script_cache), dict(self.server.config)
 
     def reset(self) -> None:
         """Back to what was kept."""
@@ -316,13 +533,16 @@ class Store:
         server.script_cache.clear()
         server.script_cache.update(self._scripts)
         server.config.clear()
+        server.config.update(self._config)
         server.missed.clear()
         for registry in (server.subscribers, server.psubscribers, server.ssubscribers):
             registry.clear()
+        for connection in list(self.connections):
+            connection.disconnect()
         if len(self.pool._available_connections) or self.pool._in_use_connections:
             self.pool.reset()
         self.idle[:] = [s for s in self.idle if not s._watches and s._transaction is None]
-        self.queued, self.down, server.connected = [], None, True
+        self.down, self.loses, server.connected = None, False, True
         server.scan_cursors.clear()
 
     def lifetimes(self) -> Iterator[tuple[str, int]]:

@@ -238,7 +238,7 @@ class World:
 
     def swallows(self, args: Sequence[Any]) -> bool:
         """Whether a fault loses this command on its way."""
-        return any(fault.swallows(self, args) for fault in self.faults)
+        return sum(fault.swallows(self, args) for fault in self.faults) > 0  # each of them counts
 
     def set_down(self, fault: Fault | None) -> None:
         """The cache does not answer any more, because of this fault; None: it does so again."""
