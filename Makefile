@@ -78,9 +78,18 @@ notebooks: setup ## rebuild notebooks/, labs/ and solutions/ from content/
 check: setup ## prove in seconds that the notebooks match content/
 	@$(RUN) -m tools.build --check
 
+.PHONY: chapter
+chapter: setup ## begin a chapter with its lab, judge, answers, guide (ARGS="18_slug 'Title' exercise")
+	@$(PRIVATE) $(RUN) -m tools.scaffold chapter $(ARGS)
+
 .PHONY: explorer
 explorer: setup ## begin a model with its tests and its explorer (ARGS="cold_start 'Cold start'")
 	@$(RUN) -m tools.scaffold explorer $(ARGS)
+
+.PHONY: ready
+ready: SETUP = --ci
+ready: setup ## run all that a merge needs of one chapter or model (ARGS="18_slug"): two minutes
+	@$(PRIVATE) $(RUN) -m tools.ready $(ARGS)
 
 .PHONY: slides
 slides: setup ## make slides of a chapter (ARGS="10_stampede") in .cachelab/slides; needs npm once

@@ -6,6 +6,7 @@ import gc
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     place = {name: number for number, name in enumerate(FIRST)} | {CONTRACT: len(FIRST) + 1}
     items.sort(key=lambda item: place.get(item.path.name, len(FIRST)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Say which file to edit below a failure of a test that knows it."""
+    report = yield
+    mark = item.get_closest_marker("edit")
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    of = next((given[name] for name in ("path", "exercise", "lab", "stem") if name in given), None)
+    if mark is not None and of is not None and report.failed:
+        stem = getattr(of, "lab", getattr(of, "stem", of))
+        room = "notebooks" if getattr(of, "parent", Path()).name == "notebooks" else "labs"
+        report.sections.append(("what to edit", mark.args[0].format(stem=stem, room=room)))
+    return report
 
 
 def pytest_collection_finish() -> None:

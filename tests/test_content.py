@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "content" / "notebooks").glob("*.py"))
 LABS = sorted((ROOT / "content" / "labs").glob("*.py"))
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
 BUILT = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *SOLUTIONS]
+pytestmark = pytest.mark.edit("content/{room}/{stem}.py")
 
 
 def stem(path: Path) -> str:
@@ -36,8 +37,8 @@ def headings(text: str) -> list[tuple[int, str]]:
 def test_headings_begin_with_the_only_h1_and_skip_no_level(path: Path) -> None:
     levels = [level for text in cells(path, "markdown") for level, _ in headings(text)]
     assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+    assert levels.count(1) == 1, "there is more than one heading of level 1"
+    assert all(later <= earlier + 1 for earlier, later in pairwise(levels)), levels
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=stem)
@@ -63,8 +64,9 @@ def test_a_lab_says_its_minutes_and_what_you_need_and_ends_in_a_recap(path: Path
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=stem)
 def test_a_notebook_is_a_half_hour_and_not_a_book(path: Path) -> None:
     words = sum(len(text.split()) for text in cells(path, "markdown"))
-    assert 900 <= words <= 2_000
-    assert 20 <= len(jupytext.read(path).cells) <= 65
+    assert 900 <= words <= 2_000, f"{words} words"
+    count = len(jupytext.read(path).cells)
+    assert 20 <= count <= 65, f"{count} cells"
 
 
 @pytest.mark.parametrize("path", BUILT, ids=stem)
@@ -89,7 +91,7 @@ def test_every_check_of_a_stored_solution_says_passed(path: Path) -> None:
         for output in cell.get("outputs", []):
             text = output.get("data", {}).get("text/plain", "")
             said += re.findall(r"^✓ passed: ([\w.]+)$", text, re.MULTILINE)
-    assert asked
+    assert asked, "no cell checks anything"
     assert said == asked
 
 

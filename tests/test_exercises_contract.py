@@ -30,6 +30,7 @@ from cachelab.process.patience import Patience
 ROOT = Path(__file__).resolve().parents[1]
 HURRY = 0.05  # seconds for a call that will not end
 EXERCISES = catalogue()
+pytestmark = pytest.mark.edit("content/labs/{stem}.py")
 
 
 def name_of(answer) -> str:
@@ -114,7 +115,7 @@ def defines_something(statement: ast.stmt) -> bool:
 def test_every_lab_has_exercises_and_every_exercise_a_lab():
     built = {path.stem for path in (ROOT / "labs").glob("[0-9][0-9]_*.ipynb")}
     built = {stem for stem in built if "." not in stem}  # no backups
-    assert {exercise.lab for exercise in EXERCISES} == built
+    assert {exercise.lab for exercise in EXERCISES} == built, "make notebooks"
 
 
 def test_no_id_is_used_twice():
@@ -187,24 +188,28 @@ def test_the_solution_passes(exercise):
     assert verdict.outcome == "passed", verdict
 
 
+@pytest.mark.edit("tests/answers/lab_{stem}.py")
 @every
 def test_there_are_three_wrong_answers_and_another_right_one(exercise):
-    assert len({answer.name for answer in wrong(exercise.id)}) >= 3
-    assert right(exercise.id)
+    named = sorted({answer.name for answer in wrong(exercise.id)})
+    assert len(named) >= 3, f"{exercise.id} has the wrong answers {named}; three are the least"
+    assert right(exercise.id), f"RIGHT has no answer to {exercise.id}"
 
 
+@pytest.mark.edit("src/cachelab/exercises/lab_{stem}.py, or tests/answers/lab_{stem}.py")
 @every
 def test_each_wrong_answer_fails_for_a_reason_of_its_own(exercise):
     said: dict[str, str] = {}  # what was said, and to whom
     for answer in wrong(exercise.id):
         verdict = check(exercise.id, answer.function)
         assert verdict.outcome == "failed", f"{answer.name}: {verdict}"
-        assert answer.expect in verdict.summary, answer.name
+        assert answer.expect in verdict.summary, f"{answer.name}: {verdict}"
         assert is_one_sentence(verdict.summary), answer.name
         other = said.setdefault(verdict.summary, answer.name)
         assert other == answer.name, f"{other} and {answer.name} are told the same"
 
 
+@pytest.mark.edit("src/cachelab/exercises/lab_{stem}.py, or tests/answers/lab_{stem}.py")
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("exercise", "answer"), RIGHT)
 def test_a_right_answer_written_another_way_passes(exercise, answer):
@@ -337,6 +342,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr("cachelab.judge.trial.SECONDS", HURRY)
 
 
+@pytest.mark.edit("src/cachelab/exercises/lab_{stem}.py")
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("exercise", "answer"), [here(one, answer) for one in EXERCISES for answer in HOSTILE]
@@ -355,6 +361,7 @@ def test_whatever_an_answer_does_there_is_a_verdict_of_one_sentence(exercise, an
     assert len(repr(verdict)) < 10_000
 
 
+@pytest.mark.edit("src/cachelab/exercises/lab_{stem}.py")
 @every
 @pytest.mark.slow
 def test_after_a_hostile_answer_the_next_check_still_works(exercise, monkeypatch):

@@ -1,11 +1,13 @@
-"""What `make explorer` writes is green before an author has touched it, or is not there at all."""
+"""What `make chapter` and `make explorer` write is green before it is touched, or is not there."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,15 @@ PYTEST = [
 ]
 
 
+STEM, EXERCISE = "98_slug_of_24_characters_xy", "exercise_of_24_charactrs"
+TITLE = "A title of sixty characters, which is as long as it can be!!"
+NOTEBOOK, LAB = f"content/notebooks/{STEM}.py", f"content/labs/{STEM}.py"
+JUDGE, ANSWERS = f"src/cachelab/exercises/lab_{STEM}.py", f"tests/answers/lab_{STEM}.py"
+GUIDE = f"workshop/guide/{STEM}.md"
+BUILD = ("-m", "tools.build")
+HAS_RUFF = find_spec("ruff") is not None  # `make lint` installs it
+
+
 class House:
     """A copy of the project, with the scaffold's templates and the builder in it."""
 
@@ -46,13 +57,18 @@ class House:
             env=env,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=300,
         )
 
     def succeeds(self, *arguments: str) -> str:
         run = self.python(*arguments)
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
+
+    def is_well_formed(self) -> None:
+        if HAS_RUFF:
+            self.succeeds("-m", "ruff", "check", ".")
+            self.succeeds("-m", "ruff", "format", "--check", ".")
 
 
 @pytest.fixture
@@ -67,8 +83,7 @@ def files(root: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["up", "a_name_of_24_characters_"])
 def test_an_untouched_explorer_is_green(house: House, name: str) -> None:
-    title = "A title of sixty characters, which is as long as it can be.."
-    said = house.succeeds("-m", "tools.scaffold", "explorer", name, title)
+    said = house.succeeds("-m", "tools.scaffold", "explorer", name, TITLE)
     assert said.splitlines() == [
         f"written    src/cachelab/models/{name}.py",
         f"written    src/cachelab/widgets/{name}.py",
@@ -78,9 +93,86 @@ def test_an_untouched_explorer_is_green(house: House, name: str) -> None:
     only = f"{name}_explorer or every_model or every_explorer or architecture or {name}.py"
     passed = house.succeeds(*PYTEST, f"tests/test_models_{name}.py", *tests, "-k", only)
     assert " passed" in passed
-    if shutil.which("ruff", path=str(Path(sys.executable).parent)):
-        house.succeeds("-m", "ruff", "check", "src", "tests")
-        house.succeeds("-m", "ruff", "format", "--check", "src", "tests")
+    house.is_well_formed()
+
+
+@pytest.fixture(scope="module")
+def chapter(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A house with an untouched chapter of the longest names."""
+    house = House(tmp_path_factory.mktemp("chapter") / "house")
+    said = house.succeeds("-m", "tools.scaffold", "chapter", STEM, TITLE, EXERCISE)
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("written")] == [
+        *(LAB, NOTEBOOK, JUDGE, ANSWERS, GUIDE)
+    ]
+    return house
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_untouched_chapter_is_green_but_for_what_is_left_to_write(chapter: House) -> None:
+    assert "match content/" in chapter.succeeds("-m", "tools.build", "--check")
+    contract = chapter.succeeds(*PYTEST, "tests/test_exercises_contract.py", "-k", STEM)
+    assert re.search(r"\b3\d passed", contract)
+    chapter.succeeds(*PYTEST, "tests/test_coverage.py")
+    chapter.is_well_formed()
+    texts = [*PYTEST, "tests/test_content.py", "tests/test_workshop.py", "-k", STEM]
+    told = chapter.python(*texts).stdout
+    failed = re.findall(r"^FAILED tests/\w+\.py::(\w+)", told, re.M)
+    assert failed == [
+        "test_a_guide_can_be_read_in_the_three_minutes_before_the_lab",
+        "test_a_notebook_is_a_half_hour_and_not_a_book",
+    ]
+    left = [*PYTEST, "tests/test_scaffold.py", "-k", "nothing_that_a_scaffold"]
+    told = chapter.python(*left).stdout
+    assert all(f"{file}:" in told for file in (NOTEBOOK, LAB, JUDGE, ANSWERS, GUIDE))
+    newest = (chapter.root / "CHANGELOG.md").read_text("utf-8").split("\n## ")[1]
+    assert newest.rstrip().endswith(f"\n- Chapter `{STEM}`: {TITLE}.")
+
+
+# What is changed in a file of the chapter, and what is run then and has to name that file.
+CONTRACT = (*PYTEST, "tests/test_exercises_contract.py", "-k", f"{STEM} and not whatever")
+TEXTS = (*PYTEST, "tests/test_workshop.py", "-k", STEM)
+PLANTED = {
+    "a cell that fails": (NOTEBOOK, "import json", "import jsn", BUILD),
+    "a solution that is wrong": (LAB, "ex=60)", "ex=61)", BUILD),
+    "a hint that is missing": (LAB, "# TODO: what to use.\n", "#\n", BUILD),
+    "a judge that fails": (JUDGE, "world.truth", "world.truths", CONTRACT),
+    "a judge of another name": (JUDGE, "def judge_", "def judges_", CONTRACT),
+    "no wrong answers": (ANSWERS, f'{STEM}.{EXERCISE}": [\n', 'else": [\n', CONTRACT),
+    "a wrong answer that passes": (ANSWERS, "ex=300", "ex=60", CONTRACT),
+    "a sentence that is not said": (ANSWERS, '"has no TTL"', '"has a TTL"', CONTRACT),
+    "a sentence that is not quoted right": (GUIDE, "has no TTL.", "has a TTL.", TEXTS),
+    "a question that is none": (GUIDE, "telling?", "telling.", TEXTS),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_failure_names_the_file_to_edit(chapter: House, planted: str) -> None:
+    file, right, wrong, command = PLANTED[planted]
+    path = chapter.root / file
+    text = path.read_text("utf-8")
+    assert right in text
+    path.write_text(text.replace(right, wrong), "utf-8")
+    try:
+        run = chapter.python(*command)
+    finally:
+        path.write_text(text, "utf-8")
+    assert run.returncode != 0
+    assert file in re.sub(r"^tests/\w+\.py.*|_{3,}.*", "", run.stdout + run.stderr, flags=re.M)
+
+
+def test_nothing_that_a_scaffold_wrote_is_left_to_write() -> None:
+    written = ["content", "workshop/guide", "src/cachelab", "tests/answers"]
+    paths = [path for name in written for path in (ROOT / name).rglob("*.[pm][yd]")]
+    left = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted([*paths, *(ROOT / "tests").glob("test_models_*.py")])
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if "TODO:" in line
+    ]
+    assert not left, "\n".join(["edit:", *left])
 
 
 # Refusals
@@ -89,8 +181,17 @@ def test_an_untouched_explorer_is_green(house: House, name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["chapter", "17_else", "Else", "read"], "The number 17 is taken by 17_incident: take"),
+        (["chapter", "18_incident", "Again", "read"], "The slug incident is taken by 17_incident"),
+        (["chapter", "18-cold", "Cold", "read"], "'18-cold' is no name for a chapter: write"),
+        (["chapter", "cold_start", "Cold", "read"], "'cold_start' is no name for a chapter"),
+        (["chapter", "18_" + "x" * 25, "Long", "read"], "is no name for a chapter"),
+        (["chapter", "18_cold", "read"], "A new chapter needs a stem, a title and an exercise"),
+        (["chapter", "18_cold", "", "read"], "'' is no title: write one line"),
+        (["chapter", "18_cold", "Cold", "json"], "'json' has another meaning there"),
+        (["chapter", "18_cold", "Cold", "Read"], "'Read' is no name for an exercise"),
         (["explorer", "worth", "Worth"], "src/cachelab/models/worth.py is there already: take"),
-        (["explorer", "inputs", "Inputs"], "'inputs' is what all models share"),
+        (["explorer", "inputs", "Inputs"], "'inputs' has another meaning there"),
         (["explorer", "Cold-start", "Cold"], "'Cold-start' is no name for a model: write"),
         (["explorer", "lambda", "Lambda"], "'lambda' is no name for a model"),
         (["explorer", "cold_start"], "A new explorer needs a name and a title, got ['cold_start']"),
@@ -103,9 +204,9 @@ def test_an_untouched_explorer_is_green(house: House, name: str) -> None:
 def test_a_refusal_is_one_sentence_and_leaves_nothing_behind(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = tmp_path / "src/cachelab/models"
-    models.mkdir(parents=True)
-    (models / "worth.py").write_text("")
+    for there in ("src/cachelab/models/worth.py", "content/notebooks/17_incident.py"):
+        (tmp_path / there).parent.mkdir(parents=True)
+        (tmp_path / there).write_text("")
     before = files(tmp_path)
     assert scaffold.main(words, tmp_path) == 1
     output = capsys.readouterr()

@@ -24,6 +24,7 @@ KIT = ROOT / "workshop"
 GUIDES = {path.stem: path for path in sorted((KIT / "guide").glob("[0-9][0-9]_*.md"))}
 PATHS = {path.stem: path for path in sorted((KIT / "paths").glob("*.toml"))}
 SLACK = 1 / 15  # of the time is left over: a room is slower than its teacher
+pytestmark = pytest.mark.edit("workshop/guide/{stem}.md")
 WORDS = (300, 600)  # of a guide, the quoted sentences not counted
 
 
@@ -53,7 +54,7 @@ def answer_of(quote: Quote) -> Wrong:
 
 
 def test_every_lab_has_a_guide_and_every_guide_a_lab():
-    assert sorted(GUIDES) == labs()
+    assert sorted(GUIDES) == labs(), "workshop/guide/ has not one guide for each lab"
 
 
 @pytest.mark.parametrize("stem", GUIDES)
@@ -89,7 +90,7 @@ def test_each_exercise_of_a_guide_has_a_question_to_ask_and_a_wrong_answer_to_ex
 @pytest.mark.parametrize("stem", GUIDES)
 def test_a_guide_can_be_read_in_the_three_minutes_before_the_lab(stem):
     words = len(QUOTE.sub("", GUIDES[stem].read_text("utf-8")).split())
-    assert WORDS[0] <= words <= WORDS[1]
+    assert WORDS[0] <= words <= WORDS[1], f"{words} words"
 
 
 @pytest.mark.parametrize("stem", GUIDES)

@@ -31,6 +31,10 @@ CELL_TIMEOUT = 60  # seconds
 
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+# A verdict as it is printed, other than passed.
+_NOT_PASSED = re.compile(
+    r"\S (?:failed|proved nothing|not attempted): (?P<lab>\w+)\.\w+\n(?P<told>.+)"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -255,8 +259,8 @@ def execute(notebook: NotebookNode, folder: Path, root: Path, timeout: int = CEL
     """Run all cells in a fresh kernel whose working folder is `folder`; outputs go into the cells.
 
     Raises CellFailed for a cell that raises (unless tagged raises-exception), that raises nothing
-    although so tagged, that takes longer than `timeout` seconds, that ends the kernel, or that
-    prints a path of this machine.
+    although so tagged, that takes longer than `timeout` seconds, that ends the kernel, that
+    prints a path of this machine, or, in `solutions`, whose verdict is not *passed*.
     """
     at = 0
 
@@ -297,6 +301,16 @@ def execute(notebook: NotebookNode, folder: Path, root: Path, timeout: int = CEL
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type == "code":
             _check_outputs(number, cell, root)
+            if folder.name == "solutions":
+                _check_verdicts(number, cell)
+
+
+def _check_verdicts(number: int, cell: NotebookNode) -> None:
+    for output in cell.outputs:
+        verdict = _NOT_PASSED.match(output.get("data", {}).get("text/plain", ""))
+        if verdict:
+            judge = f"src/cachelab/exercises/lab_{verdict['lab']}.py"
+            raise CellFailed(number, f"{judge} does not pass the solution: {verdict['told']}")
 
 
 def _check_outputs(number: int, cell: NotebookNode, root: Path) -> None:

@@ -1,6 +1,7 @@
 """Write the first, green version of a chapter or an explorer, for an author to fill.
 
-python -m tools.scaffold explorer NAME 'Title'             a model, its tests, its explorer
+python -m tools.scaffold chapter 18_slug 'Title' NAME    notebook, lab, judge, answers, guide
+python -m tools.scaffold explorer NAME 'Title'           a model, its tests, its explorer
 
 The templates lie in tools/templates/, each at the place where its file will lie. Nothing is
 written unless all can be: a name that is taken, or none at all, is one sentence.
@@ -11,9 +12,11 @@ from __future__ import annotations
 import keyword
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from string import Template
+
+from tools.build import build
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / "tools" / "templates"
@@ -24,8 +27,11 @@ class CannotWrite(Exception):
     """Nothing was written; the text is the one sentence that says why and what to do."""
 
 
-def written(root: Path, kind: str, names: Mapping[str, str]) -> list[Path]:
-    """Write the files of a `kind`; upper-case words of a path are `names`. Raises CannotWrite."""
+def written(root: Path, kind: str, names: Mapping[str, str], note: str) -> list[Path]:
+    """Write the files of a `kind`, and last a `note` into the changelog. Raises CannotWrite.
+
+    Upper-case words of a template's path stand for `names`.
+    """
     home = TEMPLATES / kind
     files = {}
     for template in sorted(home.rglob("*.in")):
@@ -42,6 +48,10 @@ def written(root: Path, kind: str, names: Mapping[str, str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             made.append(path)
             path.write_text(text, "utf-8", newline="\n")
+        changelog = root / "CHANGELOG.md"
+        newest = re.compile(r"\A(.*?^## .*?)(\s*(?:^## .*)?)\Z", re.MULTILINE | re.DOTALL)
+        noted = newest.sub(rf"\1\n- {note}\2", changelog.read_text("utf-8"))
+        changelog.write_text(noted, "utf-8", newline="\n")
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
@@ -50,8 +60,10 @@ def written(root: Path, kind: str, names: Mapping[str, str]) -> list[Path]:
     return made
 
 
-def python_name(name: str, what: str) -> str:
-    """`name` if it can name a Python function; CannotWrite otherwise."""
+def python_name(name: str, what: str, taken: Collection[str]) -> str:
+    """`name` if it can name a Python function and is not `taken`; CannotWrite otherwise."""
+    if name in taken:
+        raise CannotWrite(f"{name!r} has another meaning there: take another name for {what}.")
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,23}", name) or keyword.iskeyword(name):
         raise CannotWrite(
             f"{name!r} is no name for {what}: write at most 24 lower-case letters, digits and _, "
@@ -72,14 +84,36 @@ def title_of(title: str) -> str:
 
 def explorer(root: Path, name: str, title: str) -> list[Path]:
     """Write the model, the tests and the explorer `name`."""
-    python_name(name, "a model")
-    if name in {"inputs", "explorer"}:
-        raise CannotWrite(f"{name!r} is what all models share: take another name.")
-    return written(root, "explorer", {"name": name, "title": title_of(title)})
+    python_name(name, "a model", {"inputs", "explorer"})
+    names = {"name": name, "title": title_of(title)}
+    return written(root, "explorer", names, f"`widgets.{name}_explorer`: {title_of(title)}.")
+
+
+def chapter(root: Path, stem: str, title: str, exercise: str) -> list[Path]:
+    """Write a chapter and its lab, with one exercise, and build what is made from them."""
+    number, _, slug = stem.partition("_")
+    if not re.fullmatch(r"\d\d_[a-z][a-z0-9_]{1,23}", stem):
+        raise CannotWrite(
+            f"{stem!r} is no name for a chapter: write two digits, _ and at most 24 lower-case "
+            "letters, digits and _, as in '18_cold_start'."
+        )
+    for other in sorted(path.stem for path in (root / "content/notebooks").glob("*.py")):
+        if other[:2] == number:
+            raise CannotWrite(f"The number {number} is taken by {other}: take the next free one.")
+        if other[3:] == slug:
+            raise CannotWrite(f"The slug {slug} is taken by {other}: take another one.")
+    python_name(exercise, "an exercise", {"cachelab", "json", "lab"})
+    names = {"stem": stem, "number": number, "title": title_of(title), "exercise": exercise}
+    made = written(root, "chapter", names, f"Chapter `{stem}`: {title_of(title)}.")
+    wrong = build(root)  # the lab before it links to it
+    if wrong:
+        raise CannotWrite(f"{stem} is written, and cannot be built: {wrong[0]}")
+    return made
 
 
 # What is asked for, in words, and an example of it.
 KINDS: dict[str, tuple[Callable[..., list[Path]], int, str, str]] = {
+    "chapter": (chapter, 3, "a stem, a title and an exercise", "18_slug 'Title' exercise"),
     "explorer": (explorer, 2, "a name and a title", "cold_start 'Cold start'"),
 }
 

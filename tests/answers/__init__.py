@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 __all__ = ["Wrong", "right", "wrong"]
@@ -36,4 +38,6 @@ def right(exercise_id: str) -> list[Callable[..., Any]]:
 
 
 def _module(exercise_id: str) -> Any:
-    return import_module(f"answers.lab_{exercise_id.partition('.')[0]}")
+    name = f"answers.lab_{exercise_id.partition('.')[0]}"
+    # A lab without answers fails its own test, and not the collection of all.
+    return import_module(name) if find_spec(name) else SimpleNamespace(WRONG={}, RIGHT={})
