@@ -142,10 +142,7 @@ def forget(client: redis.Redis, prefix: str) -> int:
     """
     if not prefix:
         raise ValueError("forget needs a prefix; an empty one would delete every key.")
-    gone = 0
-    for some in _pages(_keys(client, prefix), 500):
-        gone += int(client.unlink(*some))
-    return gone
+    return sum(int(client.unlink(*some)) for some in _pages(_keys(client, prefix), 500))
 
 
 def age_keys(client: redis.Redis, seconds: float, *, prefix: str = "") -> int:
@@ -164,14 +161,13 @@ def age_keys(client: redis.Redis, seconds: float, *, prefix: str = "") -> int:
     return len(keys)
 
 
-def _keys(client: redis.Redis, prefix: str) -> Iterable[Any]:
+def _keys(client: redis.Redis, prefix: str) -> list[Any]:
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
     return list(client.scan_iter(match=pattern, count=1000))
 
 
-def _pages(keys: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    every = list(keys)
-    return (every[at : at + size] for at in range(0, len(every), size))
+def _pages(keys: list[Any], size: int) -> Iterable[list[Any]]:
+    return (keys[at : at + size] for at in range(0, len(keys), size))
 
 
 def _has_field_ttls(client: redis.Redis, prefix: str) -> bool:

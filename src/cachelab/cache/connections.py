@@ -16,6 +16,8 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.utils import SENTINEL
 
+from cachelab.cache.command_keys import upper
+
 # 64 connections carry 1,000 threads, since each is held for one command; the wait for one is long
 # because a full pool is no reason to call the cache dead.
 POOL_SIZE = 64
@@ -27,7 +29,7 @@ REPLY_SECONDS = 2.0
 
 def blocking_seconds(args: Iterable[Any]) -> float | None:
     """How long a command asks the server to wait: 0 for ever, None when it does not wait."""
-    argv = [_text(arg).upper() for arg in args]
+    argv = [upper(arg) for arg in args]
     name = argv[0] if argv else ""
     position, scale = BLOCKING.get(name, (None, 1.0))
     if name in {"XREAD", "XREADGROUP"}:
@@ -112,7 +114,3 @@ def pool(
         **options,
     }
     return pool_class(connection_class=connection_class, **settings)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

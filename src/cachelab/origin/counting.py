@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -50,24 +51,17 @@ class Meter:
 
         @sa.event.listens_for(engine, "do_execute")
         def one(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-            def run() -> None:
-                cursor.execute(statement, parameters)
-
-            self._perform(cursor, statement, parameters, context, run)
-            return True
+            run = partial(cursor.execute, statement, parameters)
+            return self._perform(cursor, statement, parameters, context, run)
 
         @sa.event.listens_for(engine, "do_execute_no_params")
         def bare(cursor: Any, statement: str, context: Any) -> bool:
-            self._perform(cursor, statement, (), context, lambda: cursor.execute(statement))
-            return True
+            return self._perform(cursor, statement, (), context, partial(cursor.execute, statement))
 
         @sa.event.listens_for(engine, "do_executemany")
         def many(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-            def run() -> None:
-                cursor.executemany(statement, parameters)
-
-            self._perform(cursor, statement, parameters, context, run)
-            return True
+            run = partial(cursor.executemany, statement, parameters)
+            return self._perform(cursor, statement, parameters, context, run)
 
         # SQLAlchemy's own commit event comes before the commit; freshness changes after it.
         commit, rollback = engine.dialect.do_commit, engine.dialect.do_rollback
@@ -92,9 +86,9 @@ class Meter:
         return self.latency() if callable(self.latency) else self.latency
 
     def _perform(
-        self, cursor: Any, statement: str, parameters: Any, context: Any, run: Callable[[], None]
-    ) -> None:
-        """Run one statement in a slot, and record it."""
+        self, cursor: Any, statement: str, parameters: Any, context: Any, run: Callable[[], Any]
+    ) -> bool:
+        """Run one statement in a slot, and record it; True: SQLAlchemy need not run it."""
         verb = statement.lstrip().split(None, 1)[0].upper()
         tables = tables_of(statement)
         values = in_order(statement, parameters)
@@ -102,13 +96,12 @@ class Meter:
         trace, on = self.trace, label(tables, values, verb)
         if verb not in READS | WRITES:
             run()
-            return
-        slots, waited = self.slots, 0.0
+            return True
+        slots = self.slots
         if slots is not None and not slots.acquire(blocking=False):
             asked = time.monotonic()
             slots.acquire()
-            waited = time.monotonic() - asked
-            trace.add("wait", "WAIT", "a database slot", took=waited)
+            trace.add("wait", "WAIT", "a database slot", took=time.monotonic() - asked)
         began = time.monotonic()
         try:
             # It answers from what was committed when it began, and only then takes its time.
@@ -141,7 +134,7 @@ class Meter:
                 _replace_result(context, cursor, found)
             if alone:
                 trace.freshness.committed(touched)
-            return
+            return True
         self.queries += 1
         found = found or ()
         _replace_result(context, cursor, found)
@@ -152,8 +145,9 @@ class Meter:
             (statement, repr(parameters)),
             found,
             touched,
-            lambda: self.ask(statement, parameters),
+            lambda: self.ask(statement, parameters),  # no partial: it is copied, and self is not
         )
+        return True
 
 
 def _identity(connection: Any) -> int:
