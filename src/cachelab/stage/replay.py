@@ -11,7 +11,7 @@ from cachelab.record.trace import Event
 from cachelab.stage.faults import FAILURES, LOST, Fault
 from cachelab.stage.orders import ENDS, Choice, parsed
 from cachelab.stage.performance import Performer
-from cachelab.stage.scheduler import Picker, Scheduler, Task
+from cachelab.stage.scheduler import Scheduler, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -75,7 +75,7 @@ def replay(
         if any(how not in ("", ENDS) for _, how in choices):
             world.perils = (*FAILURES, LOST)
         names = [actor.name for actor in cast_list]
-        picker = _Reader(world, choices) if is_text else _Prompter(names, order)
+        picker = _Reader(world, choices) if is_text else _Prompter(world, names, order)
         scheduler = Scheduler(world.trace, picker, limit=limit_seconds, wall_limit=wall_limit)
         world.fresh(scheduler)
         trace = cast(StageTrace, world.play(cast_list, scheduler))
@@ -116,57 +116,48 @@ def _ends_early(parked: Iterable[Task]) -> str:
     return f"the order ends while {names} still {are} something to do"
 
 
-class _Prompter(Picker):
-    """Tells who goes on, and compares what they did with what is written."""
+class _Prompter(Performer):
+    """Plays an order that is a list, and compares what is done with what is written."""
 
-    thorough = True
-
-    def __init__(self, names: Sequence[str], order: Sequence[str]) -> None:
+    def __init__(self, world: World, names: Sequence[str], order: Sequence[str]) -> None:
+        super().__init__(world)
         self.names, self.order = names, order
-        self.step = 0  # steps taken
         self.mark = 0  # events before the last step
-
-    def begin(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
 
     @property
     def trace(self) -> StageTrace:
         return cast(StageTrace, self.scheduler.trace)
 
-    def next_task(self, parked: deque[Task]) -> Task | None:
+    def decide(self, enabled: list[Task], parked: deque[Task]) -> Choice:
         self.compare()
-        if self.step == len(self.order):
-            raise Impossible(self.step + 1, _ends_early(parked), self.trace)
-        name = self.order[self.step].split()[0]
-        task = next((task for task in parked if task.name == name), None)
-        if task is None or (task.gate is not None and not task.gate.is_free()):
-            self.refuse(self.step + 1)
-        assert task is not None
-        parked.remove(task)
-        self.step += 1
+        if len(self.taken) == len(self.order):
+            raise Impossible(len(self.taken) + 1, _ends_early(parked), self.trace)
+        return Choice(self.order[len(self.taken)].split()[0])
+
+    def note(self, choice: Choice, task: Task | None) -> None:
         self.mark = len(self.trace.events)
-        return task
 
     def finish(self) -> None:
         """The run is over, and so must be the order."""
         self.compare()
-        if self.step < len(self.order):
-            self.refuse(self.step + 1)
+        if len(self.taken) < len(self.order):
+            self.refuse(Choice(self.order[len(self.taken)].split()[0]))
 
     def compare(self) -> None:
         """Whether the last step did what the order says."""
-        name, _, wanted = self.order[self.step - 1].partition(" ") if self.step else ("", "", "")
+        step = len(self.taken)
+        name, _, wanted = self.order[step - 1].partition(" ") if step else ("", "", "")
         done = self._done(name, self.mark)
         if wanted.strip() and done and done[0].what != wanted.strip():
             raise Impossible(
-                self.step,
+                step,
                 f"{name} cannot {wanted.strip()} there: its next operation is {done[0].what}",
                 self.trace,
             )
 
-    def refuse(self, step: int) -> None:
+    def refuse(self, choice: Choice) -> NoReturn:
         """Say why this step cannot be taken."""
-        name = self.order[step - 1].split()[0]
+        step, name = len(self.taken) + 1, choice.name
         if name not in self.names:
             raise Impossible(step, f"there is no {name} among {', '.join(self.names)}", self.trace)
         before = self._done(name, 0)
