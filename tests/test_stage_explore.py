@@ -496,10 +496,7 @@ def outcomes(programs, **how):
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS))
-@example(
-    [[("if", "b")], [("select", 1), ("select", 2)], [("set", "a"), ("brief", "b")]],
-    {"expiry": 1, "failures": 1},
-)
+@example([[("get", "a")], [("brief", "b")]], {"expiry": 1})
 @pytest.mark.slow
 def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, perils):
     full, all_of_them = outcomes(programs, prune=False, allow_errors=True, **perils)
