@@ -117,13 +117,35 @@ def test_force_a_changed_source_or_a_changed_output_runs_again(
 
     assert run() == []
     assert run(force=True) == ["notebooks", "solutions"]
-    change_source(root, "labs/90_first.py", "one less", "one fewer")
+    change_source(root, "labs/90_first.py", "found_in_origin + 1", "found_in_origin + 2")
     assert run() == ["solutions"]
-    change_source(root, "labs/90_first.py", "one fewer", "one less")
+    change_source(root, "labs/90_first.py", "found_in_origin + 2", "found_in_origin + 1")
     (root / NOTEBOOK).write_bytes(before[NOTEBOOK].replace(b"hits 3 of 4", b"hits 2 of 4", 1))
     assert run() == ["notebooks"]
     monkeypatch.setattr(builder, "BUILDER", "another")
     assert run() == ["notebooks", "solutions"]
+
+
+def test_a_changed_text_is_rewritten_with_the_outputs_that_are_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a kernel was started")
+
+    before = {name: loads((root / name).read_text()) for name in PRODUCTS}
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "execute", fail)
+        change_source(root, "labs/90_first.py", "one less", "one fewer")
+        change_source(root, "notebooks/90_first.py", "# Predict, then run.", "# Guess first.\n\n")
+        lines: list[str] = []
+        assert build(root, say=lines.append) == []
+    assert lines == [f"rewritten  {NOTEBOOK}", f"built      {LAB}", f"rewritten  {SOLUTION}"]
+    assert check(root) == []
+    for name in (NOTEBOOK, SOLUTION):
+        assert outputs_sha256(loads((root / name).read_text())) == outputs_sha256(before[name])
+    rewritten = texts(root)
+    assert build(root, force=True, say=quiet) == []
+    assert texts(root) == rewritten
 
 
 def test_names_limit_what_is_built(root: Path) -> None:
@@ -656,5 +678,5 @@ def test_building_over_an_edited_lab_keeps_a_backup(root: Path, work: str | None
 def test_building_over_an_untouched_lab_keeps_no_backup(root: Path) -> None:
     change_source(root, "labs/90_first.py", "one less", "one fewer")
     (root / SOLUTION).unlink()
-    assert builder._build_one(root, source_of(root), "labs") is None
+    assert builder._build_one(root, source_of(root), "labs", anew=False) == (True, None)
     assert len(list((root / "labs").iterdir())) == 1

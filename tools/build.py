@@ -108,7 +108,7 @@ def build(
                 say(f"unchanged  {name}")
                 continue
             try:
-                kept = _build_one(root, source, room)
+                ran, kept = _build_one(root, source, room, anew=force)
             except CellFailed as failure:
                 cell = shown(source)[max(0, failure.number - 1)]
                 left = "is left as it was" if (root / name).exists() else "was not written"
@@ -116,21 +116,57 @@ def build(
                 failures.append(SourceError(source.path, cell.number, cell.line, what))
                 say(f"failed     {name}")
             else:
-                say(f"built      {name}" + (f" (your edited lab is now {kept})" if kept else ""))
+                how = "built      " if ran else "rewritten  "
+                say(how + name + (f" (your edited lab is now {kept})" if kept else ""))
     return failures
 
 
-def _build_one(root: Path, source: Source, room: str) -> str | None:
-    """Write one product; returns the name of the backup when a learner's lab stood there."""
+def _build_one(root: Path, source: Source, room: str, *, anew: bool) -> tuple[bool, str | None]:
+    """Write one product; where only text has changed, with the outputs that are there.
+
+    Returns whether it was run (a lab never is, and counts as run), and the name of the backup when
+    a learner's lab stood there.
+    """
     path = root / room / f"{source.stem}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)  # a kernel starts in it
     notebook = blank(source, room)
-    if room != "labs":
+    ran = room == "labs" or anew or not _take_outputs(path, notebook)
+    if ran and room != "labs":
         execute(notebook, path.parent, root)
-        notebook = seal(notebook, source)
     kept = _keep_edited_lab(path) if room == "labs" else None
-    _write(path, dumps(notebook))
-    return kept
+    _write(path, dumps(seal(notebook, source)))
+    return ran, kept
+
+
+def _take_outputs(path: Path, notebook: NotebookNode) -> bool:
+    """Fill in what an earlier run of the same code left behind; False where there is none."""
+    try:
+        found = loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    noted = found.metadata.get("cachelab", {})
+    kept = noted.get("builder"), noted.get("cells_sha256"), noted.get("outputs_sha256")
+    if kept != (BUILDER, cells_sha256(found), outputs_sha256(found)) or _not_run(found):
+        return False
+    old, new = (
+        [(cell.source, cell.metadata) for cell in _code(each)] for each in (found, notebook)
+    )
+    if old != new:
+        return False
+    _fill_in(notebook, found)
+    return True
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _fill_in(notebook: NotebookNode, ran: NotebookNode) -> None:
+    """Give a notebook what running another of the same code has left behind."""
+    for new, old in zip(_code(notebook), _code(ran), strict=True):
+        new.outputs, new.execution_count = old.outputs, old.execution_count
+    if "widgets" in ran.metadata:
+        notebook.metadata["widgets"] = ran.metadata["widgets"]
 
 
 def _write(path: Path, text: str) -> None:
@@ -250,8 +286,10 @@ def differences(root: Path, source: Source, room: str) -> list[Problem]:
         what += _not_run(found)
         if outputs_sha256(found) != noted.get("outputs_sha256"):
             what.append("has outputs that were not written by the builder")
-    if not what and text.replace("\r\n", "\n") != dumps(_rewritten(found, wanted, source)):
-        what.append("was saved by another program: its metadata or its layout has changed")
+    if not what:
+        _fill_in(wanted, found)
+        if text.replace("\r\n", "\n") != dumps(seal(wanted, source)):
+            what.append("was saved by another program: its metadata or its layout has changed")
     if room == "labs" and not stale:
         return [problem(each, restore) for each in what]
     return [problem(each) for each in what]
@@ -303,16 +341,6 @@ def _not_run(notebook: NotebookNode) -> list[str]:
         if has_error(cell) and "raises-exception" not in cell.metadata.get("tags", []):
             what.append(f"holds an exception in cell {number}")
     return what
-
-
-def _rewritten(found: NotebookNode, wanted: NotebookNode, source: Source) -> NotebookNode:
-    """What the builder would have written with the outputs that were found."""
-    for old, new in zip(found.cells, wanted.cells, strict=True):
-        if new.cell_type == "code":
-            new.outputs, new.execution_count = old.outputs, old.execution_count
-    if "widgets" in found.metadata:
-        wanted.metadata["widgets"] = found.metadata["widgets"]
-    return seal(wanted, source)
 
 
 def _cells(numbers: Sequence[int]) -> str:
