@@ -75,7 +75,7 @@ test-notebooks-fake: setup
 notebooks: setup ## rebuild notebooks/, labs/ and solutions/ from content/
 	@$(PRIVATE) $(RUN) -m tools.build $(ARGS)
 
-check: setup ## prove in seconds that the notebooks match content/
+check: setup ## prove in seconds that notebooks, catalogue and pages match content/
 	@$(RUN) -m tools.build --check
 
 .PHONY: chapter

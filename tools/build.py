@@ -11,14 +11,14 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools import catalogue
-from tools.markers import Source, SourceError, printable, read_source, solution_lines
+from tools import catalogue, facts
+from tools.facts import REBUILD, Problem
+from tools.markers import Source, SourceError, read_source, solution_lines
 from tools.notebook import (
     BUILDER,
     CellFailed,
@@ -35,21 +35,6 @@ from tools.notebook import (
 )
 
 ROOMS = ("notebooks", "labs", "solutions")
-REBUILD = "run `make notebooks`"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One way in which a product does not match its source, and what puts it right."""
-
-    product: str
-    what: str
-    source: str = ""
-    command: str = REBUILD
-
-    def __str__(self) -> str:
-        came_from = f" [source: {self.source}]" if self.source else ""
-        return printable(f"{self.product}: {self.what}{came_from}; {self.command}.")
 
 
 def read_sources(
@@ -97,9 +82,9 @@ def build(
     sources, errors, _ = read_sources(root, stems)
     if errors:
         return list(errors)
-    if any(catalogue.differences(root, sources)):  # first: the solutions are judged by it
-        _write(root / catalogue.CATALOGUE, catalogue.dumps(catalogue.made(root, sources)))
-        say(f"built      {catalogue.CATALOGUE}")
+    # The facts are of all chapters, whichever are built; and the solutions are judged by them.
+    if _write_facts(root, read_sources(root)[0] if stems else sources, say):
+        sources, _, _ = read_sources(root, stems)
     failures: list[Problem | SourceError] = []
     for source in sources:
         for room in rooms(source):
@@ -119,6 +104,19 @@ def build(
                 how = "built      " if ran else "rewritten  "
                 say(how + name + (f" (your edited lab is now {kept})" if kept else ""))
     return failures
+
+
+def _write_facts(root: Path, sources: Sequence[Source], say: Callable[[str], None]) -> bool:
+    """Write what follows from the sources elsewhere; returns whether a source was among it."""
+    entries = catalogue.made(root, sources)
+    wrong = [each for each in facts.derived(root, entries) if each.text != each.right]
+    for each in wrong:
+        _write(root / each.name, each.right)
+        say(f"rewritten  {each.name}")
+    if any(catalogue.differences(root, sources)):
+        _write(root / catalogue.CATALOGUE, catalogue.dumps(entries))
+        say(f"built      {catalogue.CATALOGUE}")
+    return any(each.name.startswith("content/") for each in wrong)
 
 
 def _build_one(root: Path, source: Source, room: str, *, anew: bool) -> tuple[bool, str | None]:
@@ -222,6 +220,7 @@ def check(root: Path, stems: Sequence[str] = ()) -> list[Problem | SourceError]:
         problems.append(Problem(catalogue.CATALOGUE, what, f"content/labs/{stem or '*'}.py"))
     if not stems:
         problems += _orphans(root, files)
+    problems += facts.problems(root, sources)
     return problems
 
 
@@ -386,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(problems)} {noun}.", file=sys.stderr)
         return 1
     if options.check:
-        print("notebooks/, labs/, solutions/ and the catalogue match content/.")
+        print("notebooks/, labs/, solutions/, catalogue and documents match content/.")
     return 0
 
 

@@ -73,6 +73,7 @@ class Cell:
     tags: tuple[str, ...] = ()
     exercise: str | None = None
     minutes: int | None = None
+    given: tuple[float, ...] = ()  # numbers of the text that no cell shows
 
     @property
     def is_hint(self) -> bool:
@@ -89,7 +90,7 @@ class Cell:
 class Source:
     """One source file: `room` is "notebooks" or "labs", `path` is relative to the root.
 
-    `sha256` is that of all that a notebook is made from: without hints and minutes.
+    `sha256` is that of all that a notebook is made from: without hints, minutes and given=.
     """
 
     path: str
@@ -158,7 +159,7 @@ def _sha256(text: str, cells: Sequence[Cell]) -> str:
     kept = lines[: cells[0].line - 1]
     for cell, end in zip(cells, [*(cell.line - 1 for cell in cells[1:]), len(lines)], strict=True):
         if not cell.is_hint:
-            header = re.sub(r" minutes=\d+", "", lines[cell.line - 1])
+            header = re.sub(r" minutes=\d+| given=\[[^]]*\]", "", lines[cell.line - 1])
             kept += [header, *lines[cell.line : end]]
     return hashlib.sha256("".join(kept).encode()).hexdigest()
 
@@ -181,6 +182,7 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
         complaints = _header_complaints(node, has_header=bool(found))
         tags = _tags(node)
         exercise, minutes = node.metadata.get("exercise"), node.metadata.get("minutes")
+        given = node.metadata.get("given")
         result.append(
             (
                 Cell(
@@ -192,11 +194,16 @@ def _parse(text: str) -> list[tuple[Cell, list[str]]]:
                     tags=tuple(tags or ()),
                     exercise=None if exercise is None else str(exercise),
                     minutes=minutes if type(minutes) is int and minutes > 0 else None,
+                    given=tuple(map(float, given)) if _are_numbers(given) else (),
                 ),
                 complaints,
             )
         )
     return result
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) in (int, float) for each in value)
 
 
 def _tags(node: Any) -> list[str] | None:
@@ -255,12 +262,16 @@ def _header_complaints(node: Any, *, has_header: bool) -> list[str]:
             'write tags=["live"] or exercise="05_cache_aside.read".'
         )
         return complaints
-    known = {"tags", "exercise", "minutes", "lines_to_next_cell", "cell_marker"}
+    known = {"tags", "exercise", "minutes", "given", "lines_to_next_cell", "cell_marker"}
     for key in sorted(set(metadata) - known):
         complaints.append(
             f"The cell header says `{key}`, which the builder does not know; "
-            "only tags=, exercise= and minutes= may stand there."
+            "only tags=, exercise=, minutes= and given= may stand there."
         )
+    if "given" in metadata and (
+        node.cell_type != "markdown" or not _are_numbers(metadata["given"])
+    ):
+        complaints.append("given= lists numbers of a text; write given=[10, 0.5].")
     tags = _tags(node)
     if tags is None:
         complaints.append('The tags are no list of texts; write tags=["live"].')

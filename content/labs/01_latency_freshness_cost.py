@@ -56,7 +56,7 @@ def break_even(query, lookup, store):
 # %%
 cachelab.check("01_latency_freshness_cost.break_even", break_even)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[22, 70]
 # `lookup + (1 - h) * (query + store) = query`, solved for h. A query of 4 ms with half a millisecond for
 # each trip needs 22 % of hits, one of 1.2 s not even 0.1 %. No 70 % anywhere.
 
@@ -104,7 +104,7 @@ cachelab.check("01_latency_freshness_cost.memory_bill", memory_bill)
 # average. The share of time for which it is there is the hit rate as well: who pays for little memory
 # has few hits, unless some keys are read far more often than others.
 
-# %% [markdown]
+# %% [markdown] given=[15]
 # ## 3. From a budget to a TTL
 #
 # An answer may be `budget` seconds old. To the TTL a share of `jitter` is added at random (0.15: up to
@@ -138,7 +138,7 @@ def ttl_for(budget, jitter, window):
 # %%
 cachelab.check("01_latency_freshness_cost.ttl_for", ttl_for)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[15, 208, 240]
 # The oldest answer is `ttl * (1 + jitter) + window` seconds old; the window is not lengthened by the
 # jitter. With a budget of five minutes, 15 % of jitter and a minute's window 208 s are left. With jitter
 # that is taken off instead of added it would be 240.
@@ -216,7 +216,7 @@ def decide(card):
 # %%
 cachelab.check("01_latency_freshness_cost.decide", decide)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[22.2]
 # The rule asks in the order of what is most often overlooked: is there an origin at all; does the hit
 # rate that the budget leaves reach the break-even (with a budget of 0 it is 0); is there room. The
 # permissions fail at the second: 4.8 % of hits where 22.2 % are needed. A few flags for our own code fit

@@ -34,7 +34,7 @@ from cachelab.origin import Product
 lab = cachelab.start()
 
 # %% [markdown]
-# ## 1. One session store
+# ## 1. One session store for all pods
 #
 # When a pod starts it calls `session_store` with its client and gets three functions to work with.
 #

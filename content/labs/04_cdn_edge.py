@@ -28,7 +28,7 @@ import cachelab
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # ## 1. Choose headers for eight responses
 #
 # Two headers are enough, `Cache-Control` and `Vary`. Give each response as much cache as it can bear.
@@ -81,7 +81,7 @@ def headers_for(response):
 # %%
 cachelab.check("04_cdn_edge.headers", headers_for)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[10]
 # In `feed` the two numbers add up: 60 s fresh and 540 s stale are the ten minutes. (With
 # `must-revalidate` or `s-maxage` beside it the standard would forbid the old copy.) In `product` a
 # stale-while-revalidate would come out of the same 60 s. `home` asks each time and still saves bytes,

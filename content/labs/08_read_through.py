@@ -143,7 +143,7 @@ cachelab.check("08_read_through.batch", read_many)
 # `id not in found`, and not the value: a `None` that was found is an answer. `MSET` would be one
 # trip, too, but it takes no TTL.
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # ## 3. Signed up, and seen
 #
 # In the notebook the sign-up deleted the key, and one order of ten was left in which a visitor stores

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Leave no old name behind
 #
-# **About 50 minutes.** Four functions and a plan. Alice is renamed in each of them, and the check goes
+# **About 55 minutes.** Four functions and a plan. Alice is renamed in each of them, and the check goes
 # looking for her old name. The notebook `09_invalidation` has what you need;
 # `cachelab.hint("09_invalidation.keys")` helps.
 

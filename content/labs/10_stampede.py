@@ -32,7 +32,7 @@ from cachelab import stage
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[10000, 15]
 # ## 1. Jitter that keeps the bound
 #
 # 10,000 pages are filled in one night, and shall not expire in one second. But the product manager was
@@ -63,7 +63,7 @@ def page_ttl(seconds):
 # %%
 cachelab.check("10_stampede.jitter", page_ttl)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[15]
 # `max(1, ...)`, because `SET ... EX 0` is an error. And subtracted: with `seconds + ...` the oldest
 # page would be 15 % older than promised. For one hot key, none of this does anything.
 
@@ -178,7 +178,7 @@ def read_patiently(cache, key, load, budget):
 # %%
 cachelab.check("10_stampede.wait", read_patiently)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[800]
 # The article's waiters nap once and then help themselves, so that a slow query brings back the whole
 # stampede. Here the worst case is a `TimeoutError`, for which a page can show an older copy or "try
 # again". The random part of the nap keeps 800 readers from looking all at the same moment.
@@ -229,7 +229,7 @@ def read_swr(cache, key, load, later):
 # %%
 cachelab.check("10_stampede.swr", read_swr)
 
-# %% [markdown] tags=["solution"]
+# %% [markdown] tags=["solution"] given=[11]
 # The TTL in the cache is 660 s, and what is left of it tells whether the copy is fresh: one clock, the
 # server's, and no time stamp in the value. `SET NX` chooses the one who renews. Now say out loud what
 # you have promised: an answer may be eleven minutes old.

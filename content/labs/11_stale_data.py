@@ -125,7 +125,7 @@ def flag_deleting_writer(cache, db):
     cache.delete(KEY, f"lease:{KEY}")
 
 
-# %% [markdown]
+# %% [markdown] given=[1800, 24]
 # Three actors: `first` and `second` are readers of this kind, and there is one `writer`. The cache is
 # empty at the start. A reader's steps are `GET`, `SET` (the lease), `SELECT`, and, if it got the lease,
 # `EVAL` (the fill); the writer's are `UPDATE` and `DEL`. Of 1,800 orders 24 leave the old address in

@@ -208,7 +208,7 @@ cachelab.check("12_over_caching.rates", rates)
 # Sums first, then one division. The mean of each read's own share would count a saved millisecond of a
 # 2 ms query as much as a saved second of a 2 s query.
 
-# %% [markdown]
+# %% [markdown] given=[95]
 # ## 4. Pick what to keep
 #
 # The server has `room` bytes, and you decide what goes in. Whatever is in always hits, and a lookup

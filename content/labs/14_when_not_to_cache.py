@@ -26,7 +26,7 @@ from cachelab.exercises.lab_14_when_not_to_cache import RULES, review
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[80]
 # ## 1. Ten cases
 #
 # Somebody wants to cache each of these. `reads` and `writes` are of one key, per second unless it says otherwise; the budget is how

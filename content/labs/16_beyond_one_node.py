@@ -32,7 +32,7 @@ from cachelab import nodes
 lab = cachelab.start()
 
 # %% [markdown]
-# ## 1. Keys that stay together
+# ## 1. Hash tags
 #
 # A page reads a user's profile, cart and orders with one `MGET`, from a cluster. So they have to be in one
 # slot, and the users in many. The ids come from outside and may be any text: `""` and `"}"` have been seen.

@@ -55,7 +55,7 @@ for name, said in SUSPECTS.items():
 # %%
 run.grep("not found", since="03:07", most=4)
 
-# %% [markdown]
+# %% [markdown] given=[12]
 # Look around here, in as many cells as you like. The queries that are slow by nature are `search` (1.2 s) and
 # `best` (12 s); pods are restarted every 80 s, which is no fault.
 
@@ -182,7 +182,7 @@ cachelab.check("17_incident.key", search_key)
 # %%
 cachelab.show(parts.lock_without_token)
 
-# %% [markdown]
+# %% [markdown] given=[12]
 # Somebody measured the query on a quiet day: 1 s. Now it takes 12, and on a bad day 20. The one who gets the lock
 # loads and stores; the others get None and are served an old list. If the lock was lost meanwhile, it is somebody
 # else's: neither free it nor store under it. (`10_stampede` has this lock, taken apart.)

@@ -33,7 +33,7 @@ import cachelab
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[1000, 200000]
 # That line says what you are working on. The cache is a real server that was started for this
 # notebook alone and ends with it; you cannot break anything but your own lesson. Behind it is the
 # **origin**: the database of a small shop, with 1,000 users and 200,000 orders. Alice is user 1.
@@ -155,7 +155,7 @@ print(lab.trace)
 # %%
 cachelab.lanes(lab.trace)
 
-# %% [markdown]
+# %% [markdown] given=[11]
 # **Predict:** what does Alice see eleven minutes after the change?
 
 # %%

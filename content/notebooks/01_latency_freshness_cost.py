@@ -40,7 +40,7 @@ from cachelab.patterns import cache_aside
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[200000]
 # ## One bargain, three numbers
 #
 # A cache keeps copies. You gain time; you may lose truth, because a copy does not notice when its
@@ -163,7 +163,7 @@ busy = sum(event.took for event in run.of("query")) / 60
 print(f"{run.queries:,} queries in a minute, {busy:.2f} connections busy on average")
 reveal("busy", round(busy, 1))
 
-# %% [markdown]
+# %% [markdown] given=[200, 90]
 # Two tenths of one connection: the 200 ms per second of the article. And that is the most a cache can
 # save, if every read hits and a lookup is free. With 90 % hits, and with the time taken off that callers
 # spend on a lookup and a store of 0.5 ms each:
@@ -220,7 +220,7 @@ for hits in (10, 22, 23, 40):
     print(f"{run.hits} hits of 100 reads: {run.elapsed * 10:.3f} ms a read")
 reveal("even", round(100 * worth.break_even(0.0005, 0.004, 0.0005), 1))
 
-# %% [markdown]
+# %% [markdown] given=[30]
 # With 22 hits it is slower than the 4 ms of the query, with 23 it is faster. For the query of 1.2 s one
 # hit in 1,200 reads is enough. So **70 % is not a law, it is a price**, and yours is another one. An
 # alert at 70 % says nothing about a cache that always hits and is slower than its origin, and wakes you
@@ -262,7 +262,7 @@ for name, every in (("product name", 365 * 86_400), ("price", 6 * 3_600), ("orde
     counted = staleness.simulate(0.1, 1 / every, ttl=600, reads=200_000).stale_share
     print(f"{name:12} changes every {every:10,} s: {formula:5.1%} wrong, counted {counted:5.1%}")
 
-# %% [markdown]
+# %% [markdown] given=[19, 20]
 # A name that changes once a year hardly ever meets it; of the order totals nineteen in twenty are
 # wrong. The article asks for TTLs that follow reality, not convenience. But 1.4 % of wrong prices
 # may cost more than many wrong view counts. How often it changes tells how many answers are wrong;
@@ -340,7 +340,7 @@ for size in (5_000_000, 5_000):
     bill = gigabytes * (1 + replicas) * price
     print(f"{size:9,} bytes: {gigabytes:5,.1f} GB; {1 + replicas} copies: {bill:8,.2f} a month")
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # The article's 500 GB. A row of 5 KB instead of a whole history is a thousandth of it: look at what you
 # store before you buy memory.
 #
@@ -461,7 +461,7 @@ def weigh(card):
 for card in CARDS:
     print(f"{card.data:21}", weigh(card) if card.query else "no origin: a store, not a cache")
 
-# %% [markdown]
+# %% [markdown] given=[20, 28]
 # Read it line by line. The best sellers and the flag are easy. The profile's query takes 4 ms, and
 # at a thousand reads a second the cache still pays. Permissions do not: the budget of five seconds
 # leaves one hit in twenty, and each read would get slower. (The article has three TTLs for them,

@@ -63,7 +63,7 @@ with lab.record() as run:
     answers = [is_on("new_checkout") for _ in range(100_000)]
 print(run)
 
-# %% [markdown]
+# %% [markdown] given=[99999]
 # One query, and not one trip over a network: nothing is faster, as `01_latency_freshness_cost` measures.
 # Flags, configuration, lookup tables: small, read all the time, changed seldom. That is what the article
 # recommends it for.
@@ -236,7 +236,7 @@ seen = stage.run({"admin": admin_reloads}).answers["admin"]
 print(seen)
 reveal("back", seen.count("+-"))
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # A plus is `on`. Whoever sees this flips again, and again, and then files a bug that nobody can
 # reproduce. Age alone would be bearable; going *back* is not. If a user must read their own writes, the
 # copy does not belong in ten memories.
@@ -547,7 +547,7 @@ headline = read_user(1)
 headline["name"] = headline["name"].upper()
 print("the next reader gets:", read_user(1)["name"])
 
-# %% [markdown]
+# %% [markdown] given=[200]
 # Nobody changed Alice's name, and for every reader of this pod she is ALICE. Keep what cannot be changed:
 # a tuple, a frozen dataclass, or the JSON text, at the price of decoding.
 #

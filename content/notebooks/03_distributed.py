@@ -59,7 +59,7 @@ know = sum("a-session-id" in memory for memory in memories)
 print(f"{know} of 20 pods")
 reveal("pods", know)
 
-# %% [markdown]
+# %% [markdown] given=[19]
 # On nineteen clicks of twenty she has to log in again. So the session moves to a place that all pods
 # can reach. Twenty clients stand for the pods below: all they have in common is the server.
 #
@@ -107,7 +107,7 @@ print("pods that know her:", who_knows(alice), "| keys in the cache:", len(lab.k
 pods[9].delete(f"session:v1:{alice}")  # she logs out, on pod 9
 print("pods that know her:", who_knows(alice))
 
-# %% [markdown]
+# %% [markdown] given=[40]
 # One key, one truth, and a logout that counts everywhere. (A token that carries its own proof, such as
 # a JWT, needs no store, and for that very reason cannot be taken back before it expires.)
 #
@@ -221,7 +221,7 @@ for milliseconds in (0.1, 1, 4, 5, 1_200):
     print(f"query of {milliseconds:7,} ms:", f"{share:.1%}" if share < 1 else "at no hit rate")
 print("4 ms, 50 reads/s, each a free hit: saves", worth.saved_per_second(50, 1, 0, 0.004), "s/s")
 
-# %% [markdown]
+# %% [markdown] given=[18]
 # So 5 ms is no border: such a query breaks even at a hit rate of 18 %. A query that is faster than one
 # trip loses at any rate. Between, the cache wins *time*, but how much? At 50 reads per second a fifth of one
 # database connection, for a server to run and copies to keep true. That is the better reason to leave
@@ -258,7 +258,7 @@ for rate in (0.5, 1.6, 50):
     print(f"hits per delete {rate * model:.1f}, counted {per_delete:.1f}")
 reveal("writes", round(50 * staleness.hit_ratio_delete_on_write(50, 1)))
 
-# %% [markdown]
+# %% [markdown] given=[50]
 # That such data is deleted more often than it is hit, as the article says, is true below 1.6 reads per
 # write, and far from true at 50. It is not the second that counts but **reads per write**.
 #
@@ -331,7 +331,7 @@ for name, act in [*ways.items()] * 40:
     spent[name] = min(spent[name], time.perf_counter() - began)
 print({name: f"{each / spent['MGET']:.1f} x MGET" for name, each in spent.items()})
 
-# %% [markdown]
+# %% [markdown] given=[10000, 50]
 # A hundred `GET`s take several times as long as one `MGET`. A pipeline lies between: one trip, but
 # still a hundred commands.
 #
@@ -398,7 +398,7 @@ print("packed to less than a quarter:", len(zlib.compress(page)) < len(page) / 4
 print("the small one packed is smaller:", len(zlib.compress(needed.encode())) < len(needed))
 print("2,000 hits/s of that page:", round(2_000 * len(page) * 8 / 1e6), "Mbit/s")
 
-# %% [markdown]
+# %% [markdown] given=[1800, 300, 60]
 # Compression pays for large text and costs processor time on every hit; small values grow. The last
 # line is the **hot key**: however many cache servers you have, one key lives on one of them. A big value
 # that everybody wants fills that server's network card first.
@@ -506,7 +506,7 @@ with lab.record() as run:
         print(version, "| queries so far:", lab.trace.queries, "| keys:", len(lab.keys()))
 print(f"at a hit rate of 95 %: {recovery.surge(0.95):.0f} times the load on the database")
 
-# %% [markdown]
+# %% [markdown] given=[101]
 # A hundred: all are cold, at once. No flush, no emptying of the whole cache, is needed, but the
 # database sees what it would see after one. Before, 5 reads of 100 reached it; now 100 do, 20
 # times as many. And for a TTL every value is there twice. Roll out slowly; each new pod then warms
@@ -577,7 +577,7 @@ except redis.ConnectionError as error:
 print("connections of 20 pods:", f"{20 * 100:,}", "| of 200 pods:", f"{200 * 100:,}")
 logging.disable(logging.NOTSET)
 
-# %% [markdown]
+# %% [markdown] given=[10000]
 # Then it is a miss again, only later. No pool makes the database stronger; a limit on the fallback does
 # (`13_production_cache`). Nor is a huge pool the answer: the server accepts 10,000 clients by default
 # (`maxclients` in redis.conf), and 200 pods of 100 are twice that.

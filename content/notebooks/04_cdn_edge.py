@@ -110,7 +110,7 @@ fresh, stale = 3_600, 86_400
 print(f"calls a day, 100 edges: {100 * 86_400 // fresh:,}")
 print("oldest page a reader may be served:", (fresh + stale) / 3600, "hours")
 
-# %% [markdown]
+# %% [markdown] given=[25, 10000]
 # Twenty-five hours: one of freshness, and then a day in which the old page may still be served while a
 # new one is fetched. On a busy page only the few who come during that fetch see the old one. On a page
 # that is read twice a day, everybody gets the page that was fetched for the reader before, half a day
@@ -131,7 +131,7 @@ for name, burst in cold.items():
     print(f"{name}: {burst.origin_calls} origin calls, answers {burst.statuses}")
 reveal("naive", cold["naive"].origin_calls)
 
-# %% [markdown]
+# %% [markdown] given=[500]
 # A cache switched on does not stop a stampede (`10_stampede`): until the first answer is there,
 # each of the 800 is a miss. `proxy_cache_lock` lets one through and has the others wait. This is
 # called **request collapsing**; inside a program the same is a single-flight (`08_read_through`).
@@ -261,7 +261,7 @@ for header in ("public, max-age=60", "max-age=60", "no-cache", "private, max-age
     print(f"{header:19}", "  {:15}{:15}{:17}{}".format(*found))
 reveal("leak", "yes" if leaks(shop.naive, "max-age=60", "user") else "no")
 
-# %% [markdown]
+# %% [markdown] given=[9111]
 # `user` sends a session cookie, `bearer` an `Authorization` header. A bare `max-age` leaks as well:
 # whatever may be kept is kept, unless it is forbidden. For `Authorization` this nginx breaks the
 # standard: RFC 9111, section 3.5, has a shared cache keep such an answer only if the response says
@@ -342,7 +342,7 @@ for word in words:
 shop.wait(1)
 print({word: shop.guarded.get(f"/old/{word}").cache for word in words})
 
-# %% [markdown]
+# %% [markdown] given=[9111]
 # It says STALE: each of the three words forbids it (RFC 9111, section 4.2.4), but this nginx looks
 # at the window alone. So do not put such a word and a window into one header. An edge is a program
 # with faults of its own: send yours the requests that matter to you.

@@ -96,7 +96,7 @@ cachelab.sequence(run[:4])
 print("a miss:", len(run[:3]), "trips:", [event.what for event in run[:3]])
 print("a hit: ", len(run[3:4]), "trip: ", [event.what for event in run[3:4]])
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # A miss costs *more* than having no cache at all: ask, query, store. With a query of 20 ms the two
 # extra trips do not matter. With one of 0.05 ms they do: this shop's database is a file beside us,
 # the bare read by primary key takes less time than the trip to the cache, and a hit saves nothing
@@ -296,7 +296,7 @@ with lab.record() as run:
     cache_aside.read(lab.cache, "product:v1:501", lambda: lab.db.product(501), 300)
 print(run)
 
-# %% [markdown]
+# %% [markdown] given=[501, 30]
 # Kept for the usual five minutes, product 501 would be invisible for four minutes after its creation.
 # Kept for 30 seconds, the absence has expired by then. So it gets a short TTL of its own, and whoever
 # creates the row deletes the key as well.
@@ -331,7 +331,7 @@ with lab.record() as run:
     print(robust_read_user(1)["name"])
 print(run)
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # The answer is right, and slower. How much slower than the query itself? This is a matter of
 # configuration: redis-py's own defaults try a dead server ten times, which takes about four seconds.
 # The clients of this workbook do not retry and give up quickly.

@@ -132,7 +132,7 @@ for change in (delete_email, store_email):
     steps = " ".join(event.what for event in run)
     print(f"{change.__name__}: {steps.replace('GET', '| GET')}")
 
-# %% [markdown]
+# %% [markdown] given=[1300]
 # The same work, done by somebody else. If a read follows, storing needs one trip less (and with
 # `RETURNING` two), and it is the writer who waits for the query, not the reader. If *no* read follows,
 # the `SELECT` and the `SET` were for nothing.
@@ -188,7 +188,7 @@ for reads, writes in ((1_200, 100), (650, 650), (100, 1_200)):
     )
 reveal("unread", round(unread))
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # The hit rate of write-through is close to 100 % in all three rows, and says nothing. In the last row
 # nine stores in ten were thrown away unread. It is the same fact seen from two sides: what counts is
 # whether a read or a write comes next, and for requests that come independently of each other the
@@ -236,7 +236,7 @@ for product in views:
     show_page(product)
 print(f"without the job, filled on demand: {len(lab.keys())}")
 
-# %% [markdown]
+# %% [markdown] given=[439]
 # The 439 others hold memory for a day, and in a full cache they push out what people do read
 # (`12_over_caching`). A job that writes everything should delete, or leave the cache alone and let the
 # TTL do it.
@@ -319,7 +319,7 @@ run = stage.run({"clerk": (40, persistent), "customer": customer}, setup=look, f
 print("database:", run.world.db.stock(1), "| cache:", run.world.cache.get("stock:v1:1"))
 reveal("chairs", run.world.db.stock(1))
 
-# %% [markdown]
+# %% [markdown] given=[19]
 # Cache and database agree now, and both are wrong: there are nineteen chairs in the storeroom. **An error
 # after the commit is a lie to the caller**, and what follows from it can be worse than a stale read.
 #
@@ -545,7 +545,7 @@ for minutes in (4, 2):
     lab.fast_forward(60 * minutes)
     print(reader(lab.cache, lab.db)["email"])
 
-# %% [markdown]
+# %% [markdown] given=[13]
 # Write-through keeps fresh what is written *through it*. The public page of `05_cache_aside`, made
 # from the same row under another key, stays old in the same way: a writer that stores has to know
 # each such key, like one that deletes, and has to be able to build each value besides.

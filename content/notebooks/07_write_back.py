@@ -52,7 +52,7 @@ def count_at_once(db, article_id=1):
         connection.execute(ADD, {"id": article_id, "more": 1})
 
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # Now a hot article: 200 views within a second, and a database that takes 10 ms for an update. Updates
 # of one row wait for each other. The stage has a clock for that: **predict** when the last of the
 # 200 visitors is done, if they come evenly spread over that second.
@@ -144,7 +144,7 @@ a_million = model.coalescing(200, 10, keys=1_000_000).saving
 print(f"10 s, a million articles: {a_million:.3f} views a row in the model")
 reveal("rows", round(model.coalescing(200, 1, keys=200).rows_per_flush))
 
-# %% [markdown]
+# %% [markdown] given=[2000, 10]
 # Two savings, and they differ. *Commits* go from one a view to one a flush, here from two thousand to
 # ten or fewer, whatever the keys. *Rows* only shrink if the same keys come again: with a flush every
 # second it is 1.6 views a row, and in a magazine of a million articles a batch is as many rows as

@@ -195,7 +195,7 @@ for what, pattern in {"key of a user": "user:v1", "its TTL": r"\b300\b"}.items()
     print(f"{what:14} cache-aside {found[0]}, read-through {found[1]}")
 reveal("edits", places("user:v1", *aside) + places(r"\b300\b", *aside))
 
-# %% [markdown]
+# %% [markdown] given=[30]
 # No endpoint of the second version knows either; the register does, in one line. These are three
 # endpoints. In a real service they are thirty, by six people, and no type checker finds what you
 # forgot. (A tidy team collects keys and TTLs in functions. That is half a register.)
@@ -228,7 +228,7 @@ rename_through(1, "Alice M.")
 print(profile_through(1)["name"], lab.keys())
 print(lab.trace.summary())
 
-# %% [markdown]
+# %% [markdown] given=[1200]
 # ## What the caller no longer sees
 #
 # That was the gain, and it is what the article promises: clean code that never calls the database.
@@ -248,7 +248,7 @@ def three_reads(cache, db):
 
 print(stage.run([three_reads], hop=0.001, latency=1.2).answers["three_reads"], "seconds")
 
-# %% [markdown]
+# %% [markdown] given=[1200]
 # One line of code, two speeds, a factor of 1,200 between them. Whoever watches the layer from
 # outside sees *a cache that takes 1.2 seconds*. A slow loader looks like a slow cache, so count hits,
 # misses and the loaders' time apart; the layer is the one place where that can be done.
@@ -310,7 +310,7 @@ def unlucky(cache, db):
 run = stage.run([unlucky], setup=nineteen)
 print(repr(run.answers["unlucky"]), "with", run.hits, "hits in hand")
 
-# %% [markdown]
+# %% [markdown] given=[19]
 # None, with nineteen in hand. The layer passes a loader's error on, and stores nothing of it; that is
 # right for a checkout. A list page may prefer nineteen products and a gap. It is your decision, and
 # now there is one place to make it. (Those that were loaded together also expire together:
@@ -458,7 +458,7 @@ print(run.summary())
 lab.restart_cache()
 logging.disable(logging.NOTSET)
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # ## One place for the guard
 #
 # When many readers miss at once, all of them ask the database: a **stampede**, to which `10_stampede`

@@ -269,7 +269,7 @@ first_try = stage.explore(actors, holds_the_truth, commit_apart=False)
 print(first_try.summary)
 cachelab.lanes(first_try.counterexample)
 
-# %% [markdown]
+# %% [markdown] given=[30]
 # In the lanes the reader has stored the old name (square), and the writer looks into the empty set (the
 # second circle: a miss) before the key is in it (dot). Adding the key first does not help: then the
 # fill can come last, as in `11_stale_data`.
@@ -351,7 +351,7 @@ died = stage.explore(actors, tells_the_truth, setup=tagged_reader, crashes=1)
 print("Evicted:", evicted.summary)
 print("Died:   ", died.summary)
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # Keep marks where nothing is evicted. The writer that dies before it has told is a matter of events,
 # and these come now.
 #
@@ -366,7 +366,7 @@ lost = [stage.DropMessage("product.updated", nth=4)]
 for seconds in (600, None):
     four_hours(seconds, event, lost)
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # The TTL of ten minutes ended it; without one, only the next change of the price did. A name may never
 # change again, and would be stale for ever. And it takes no broken
 # network: pub/sub reaches those who listen *now*, and a listener that is being deployed does not.

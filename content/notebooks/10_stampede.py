@@ -37,7 +37,7 @@ from cachelab import stage, traffic, widgets
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # ## Live: one key, 800 readers
 #
 # A product page is in the cache. At three in the afternoon, at the peak, its TTL ends. Its query
@@ -57,7 +57,7 @@ def naive(cache, db):
 # %%
 predict("800 readers miss at once. How long does the last of them wait?", key="last", unit="s")
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # Now real threads on the real server, lined up at a barrier. No computer starts 800 threads within
 # 10 ms, so the database holds back its first answer until all have asked the cache. (Ten seconds,
 # please.)
@@ -71,7 +71,7 @@ print(live)
 print(f"from the first query to the last answer: {live.seconds:.1f} s")
 cachelab.lanes(live.trace, by="time", most=9)
 
-# %% [markdown]
+# %% [markdown] given=[200]
 # In the picture, time goes to the right; the hollow circles are the misses, all at the start. The space
 # between a circle and its diamond, the query, is what that reader waited. Nothing failed. There was
 # not one error to log, and every reader got the right answer, the last one more than eight seconds
@@ -121,7 +121,7 @@ run = stage.run([naive] * 800, latency=0.01, capacity=1, spread=0.2)
 print(f"{run.queries} queries, the last answer after {run.elapsed:.2f} s")
 reveal("spread", run.queries)
 
-# %% [markdown]
+# %% [markdown] given=[4000]
 # Only those who arrive before the first answer miss: 1 + 4,000 per second × 10 ms. That is for a
 # database that queues. One that starts all queries at once and shares its slots among them makes
 # each slower, also the first, so that more readers miss, which makes it slower still. There the
@@ -139,7 +139,7 @@ for slots in (1, 10, 20, 40):
     load = stampede.load(800 / 0.2, 0.01, slots)
     print(f"slots {slots:2}, load {load:4.1f}: {shared.queries} of 800 reach the database")
 
-# %% [markdown]
+# %% [markdown] given=[41]
 # At a load of 1 and below there are 41, whatever the number of slots. Above it, soon everybody.
 #
 # ## First defence: jitter on the TTL
@@ -158,7 +158,7 @@ same = Counter(3600 for _ in range(10_000))
 spread = Counter(jitter.ttl(3600, 0.15, draw) for _ in range(10_000))
 print("expiries in the worst second:", max(same.values()), "->", max(spread.values()))
 
-# %% [markdown]
+# %% [markdown] given=[15]
 # **Break it.** First, with our one hot key. Second, the article *adds* its jitter to the TTL, once up
 # to 300 s and once up to 15 %. **Predict** the queries for one key, and the oldest possible answer.
 
@@ -172,7 +172,7 @@ print("one hot key:", stage.run([jittered] * 800, latency=0.01, capacity=1).quer
 added = max(3600 + int(3600 * 0.15 * draw()) for _ in range(10_000))
 print("oldest answer: added", added, "s, taken off", max(spread), "s")
 
-# %% [markdown]
+# %% [markdown] given=[100]
 # Jitter moves the moment at which a key expires; those who are there at that moment all miss. It
 # helps *different* keys and does nothing for one, which is what the article offers it for. And whoever
 # told the product manager "at most an hour old" has broken a promise with jitter that is added.
@@ -211,7 +211,7 @@ for query in (0.05, 0.09, 0.11, 0.2, 0.25, 1.0):
         revealed = reveal("lock", run.queries)
 revealed
 
-# %% [markdown]
+# %% [markdown] given=[608, 55]
 # It protects as long as the query is faster than the nap. After that, everybody who came more than a
 # nap before the first answer asks too, and none of them stores what they get. At 200 ms the stage,
 # with even arrivals, counts 400. In real time arrivals are not even: we have seen 608, and 55, and the
@@ -280,7 +280,7 @@ for name, reader, query in (("budget", locked, 11), ("hold", short_hold, 8)):
     left = "filled" if run.world.cache.exists(KEY) else "empty"
     print(f"{name}: {dict(got)}, queries: {run.queries}, cache: {left}")
 
-# %% [markdown]
+# %% [markdown] given=[49]
 # Over the budget, 49 readers get `Busy`: a page that says "try again", or an older copy, if you kept
 # one. That is the bargain, and the database lives. With too short a hold, owners lose the lock while
 # they work, so *none of them may store*. Hold longer than the slowest query can take.
@@ -320,7 +320,7 @@ run = stage.run([unlucky] * 800, latency=0.25)
 failed = sum(isinstance(got, TimeoutError) for got in run.answers.values())
 print(f"one error:      queries {run.queries}, errors {failed}")
 
-# %% [markdown]
+# %% [markdown] given=[400]
 # **That was the break, twice.** A process knows nothing of the others; with four you may not care,
 # with 400 you do. And the error is shared too: one unlucky query, 800 error pages. Let the leader try
 # again, once or twice, before it gives up.
@@ -334,7 +334,7 @@ def guarded(cache, db):
     return single_flight.do(KEY, lambda: token_lock.read(cache, KEY, lambda: db.product(1), 300))
 
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # ## Model, stage, life
 #
 # The same knobs three times: 200 readers at once, 20 ms, four slots. The model computes, the stage
@@ -383,7 +383,7 @@ for start in (30, 61, 700):
     longest = max(run.answers.values())
     print(f"at {start:3} s: queries {run.queries:3}, longest wait {longest:.2f} s")
 
-# %% [markdown]
+# %% [markdown] given=[61, 3600, 86400, 25]
 # At 61 s one query and nobody waits. **The break is the last line:** with the window over, or in a
 # cold cache, there is nothing to serve, and all 800 are back. And the price: an answer may be as old
 # as TTL and window together. A header of `max-age=3600, stale-while-revalidate=86400` sounds like an
@@ -443,7 +443,7 @@ print(f"model   {renewal.simulate(300, 1, 0.1, reads=400_000).mean_started:.2f}"
 # %% tags=["widget"]
 widgets.early_refresh_explorer()
 
-# %% [markdown]
+# %% [markdown] given=[40]
 # **Break it.** The die is thrown by readers. **Predict** the misses of a key that is read once in ten
 # seconds, 40 times.
 

@@ -105,7 +105,7 @@ judge(lambda name: 600)
 # %%
 judge(lambda name: 86_400 / traffic[name][1] / 10)
 
-# %% [markdown]
+# %% [markdown] given=[12]
 # Better than one for all? Now about one answer in twenty is wrong in *every* row. That is equal, but not
 # fair: the view counts, about which nobody cares, are asked for all day, and a dismissed admin has
 # twelve hours. How often something changes tells *how many* answers are wrong. How long one may be
@@ -115,7 +115,7 @@ judge(lambda name: 86_400 / traffic[name][1] / 10)
 # %%
 judge(lambda name: budget[name])
 
-# %% [markdown]
+# %% [markdown] given=[99, 150, 90]
 # Permissions now expire after five seconds, and of 2.6 million checks a day still more than 99 in
 # 100 are hits. The rule that a TTL under 30 seconds is a sign of caching too much does not hold:
 # what counts is reads per TTL, and here there are 150. (In `01_latency_freshness_cost` each user's
@@ -273,7 +273,7 @@ for every in (1, 60, 3_600):
     rare = staleness.fill_race(read_rate=20, write_rate=1 / every, fill_time=0.01)
     print(f"one write in {every:5,} s: one bad fill in {rare.seconds_between:13,.0f} s")
 
-# %% [markdown]
+# %% [markdown] given=[40]
 # Every two minutes; every four days; every forty years. With a million keys of the last kind it is
 # every twenty minutes, and nobody will ever reproduce it at their desk.
 #
@@ -482,7 +482,7 @@ for seconds, tells in ((60, False), (10, False), (0, False), (60, True), (10, Tr
     print(f"wrongly paid: {len(run.stale)}, queries: {run.queries:2}  ({kept}{told})")
 reveal("bruno", paid[60, False])
 
-# %% [markdown]
+# %% [markdown] given=[300, 301]
 # Do not choose between the rules. Ask what it costs if a permission is sixty seconds old, and if the
 # answer is "some refunds", then:
 #

@@ -44,7 +44,7 @@ from cachelab.patterns import cache_aside, single_flight
 
 lab = cachelab.start()
 
-# %% [markdown]
+# %% [markdown] given=[70, 30]
 # ## Too much of a good thing
 #
 # Not everything should be cached: a copy takes memory, has to be operated, and can be wrong. The
@@ -231,7 +231,7 @@ for name, row in rows.items():
     lost = (bare.answers[name] - day.answers[name]) / SECONDS
     print(f"{name:11} report {row['saved']:7.4f}   without the cache {lost:7.4f}")
 
-# %% [markdown]
+# %% [markdown] given=[93]
 # The same: the report needed only the trace. Now look at the three cases.
 #
 # - **front** has a TTL of a second, and frees the most. A TTL alone says nothing.
@@ -272,7 +272,7 @@ def why_missed(run, name):
 for name in ("front", "search", "profile", "permission"):
     print(f"{name:11}", why_missed(day, name))
 
-# %% [markdown]
+# %% [markdown] given=[70]
 # Three caches below 70 %, and three different cures. `profile` is written between its reads: keep "last
 # seen" out of the row that is cached. `permission` expires before it is read again, and its staleness
 # budget forbids more. `search` misses only keys that it has never seen: spell queries in one way
@@ -299,7 +299,7 @@ for name in ("front", "search", "profile", "permission"):
     fills = Counter(event.kind for event in of_kind(day, name))["fill"]
     print(f"{name:11} {fills:3} copies stored, {never_read(day, name):3} never read")
 
-# %% [markdown]
+# %% [markdown] given=[32]
 # Nearly all permissions and more than half of the searches were stored for nobody. For `search` the
 # other 32 copies pay for that, as the report says; `permission` has nothing that could.
 #
@@ -374,7 +374,7 @@ print(f"a read that counts as a hit takes {among_hits * 1e3:.0f} ms on average")
 # %%
 cachelab.lanes(run[:24], by="time")
 
-# %% [markdown]
+# %% [markdown] given=[85, 2020]
 # Not half a millisecond, but 85. In the lanes the first visit asks the cache and then the database;
 # visits 2 to 10 do not show up at all, for they wait. A third of all reads does so. These are **delayed
 # hits** (Atre and others, SIGCOMM 2020): the longer the query and the shorter the TTL, the more of
@@ -454,7 +454,7 @@ print("more than ten keys to one age, on average:", len(idle) / len(set(idle)) >
 for store in stores.values():
     store.close()
 
-# %% [markdown]
+# %% [markdown] given=[600]
 # That is its clock: it notes a key's last use in **whole seconds**. Ten thousand reads take a few of
 # them, so hundreds of keys look equally old, and the choice among them is luck. In production, where a
 # key stays for minutes, one second is fine. A benchmark of ten seconds measures RANDOM and calls it
@@ -564,7 +564,7 @@ for name, read in {"cache-aside": cache_aside.read, "single-flight": single_flig
 print(f"formula: {ttl.hit_ratio(1_000, 1):.1%} hits")
 reveal("micro", round(100 * ttl.hit_ratio(1_000, 1), 1))
 
-# %% [markdown]
+# %% [markdown] given=[3000, 10, 11, 70]
 # Three thousand reads, three queries, and the oldest answer is a second old. This is **micro-caching**,
 # and the opposite of over-caching. It wants single-flight: each second ends in a small stampede, and a
 # query of 10 ms lets about eleven through (`1 + rD`).

@@ -118,7 +118,7 @@ products.get("2", lambda: lab.db.product(2), 300)
 ttls = {key: lab.cache.ttl(f"product:v1:{key}") for key in ("999", "2")}
 print("absent, at most 5 s:", 0 < ttls["999"] <= 5, "| there, up to 300 s:", 250 < ttls["2"] <= 300)
 
-# %% [markdown]
+# %% [markdown] given=[250]
 # ## Step 2: many readers, one load
 #
 # 800 readers of a cold key, an origin that needs 250 ms. First all in one process, then spread over
@@ -159,7 +159,7 @@ cachelab.show(ProductionCache._shared_load)
 # %%
 cachelab.show(ProductionCache._fill)
 
-# %% [markdown]
+# %% [markdown] given=[800]
 # ## Step 3: the one who loads fails, or dies
 #
 # One leader for 800 readers is also one that can take 800 with it. **Predict** the queries when the
@@ -263,7 +263,7 @@ run = stage.run(cast, latency=0.25)
 waits = [run.answers[name] for name in cast if name != "first"]
 print("queries:", run.queries, "| longest wait:", max(waits), "s")
 
-# %% [markdown]
+# %% [markdown] given=[15, 69]
 # The first fill and one renewal; nobody waits. The window serves for errors too: a renewal that fails
 # leaves the copy, and is tried again half a second later.
 #
@@ -302,7 +302,7 @@ print(f"connect():          retries {retries}, waits {wait} s")
 # %%
 cachelab.show(production.Breaker)
 
-# %% [markdown]
+# %% [markdown] given=[80]
 # 300 readers in three seconds, each of another product, an origin that needs 100 ms and has eight slots
 # for this process: 80 a second, where 100 come. The cache is down all the time. **Predict** how often
 # it is still asked.
@@ -384,7 +384,7 @@ lab.cache.set("metered:v1:3", "broken", ex=60)
 fresh.get("3", lambda: "a value", 60)
 print(dict(fresh.metrics))
 
-# %% [markdown]
+# %% [markdown] given=[250, 12, 10]
 # (One broken copy counts as two `corrupt`: it was met by the first look, and by the look under the
 # lock.) `cache_errors` and `bypassed` say that the cache is away, `load_errors` that the origin is.
 # `voided` counts stores that came too late: if it rises, `hold` is too short or writes are too
@@ -406,7 +406,7 @@ print(comparison.versions())
 # %% tags=["live", "nbval-ignore-output"]
 comparison.table()
 
-# %% [markdown]
+# %% [markdown] given=[979]
 # Read it by column, and with the question in mind that is yours. In one process cachetools with a
 # condition, and a function for the TTL, needs no server. dogpile.cache locks well, and a dead Redis or
 # a broken copy reaches its callers. cashews serves on when Redis is gone, and lets all readers at the

@@ -103,7 +103,7 @@ for name, (read, write) in two.items():
     share = len(run.stale) / (run.hits + run.misses)
     print(f"{name}: {run.queries} queries, {share:.0%} stale, by {oldest:.1f} s at most")
 
-# %% [markdown]
+# %% [markdown] given=[30, 60, 100]
 # The same load on the database, and now four answers in ten are old, by up to a second. If that
 # is within the budget it is the simpler way; if not, delete. (Here a query takes no time. When it does, a
 # delete can come too early: `11_stale_data`.)
@@ -166,7 +166,7 @@ for query in (0.004, 0.04, 0.4):
     print(f"{query * 1e3:3.0f} ms: {50 * query:4.1f} of ten busy, longest wait {longest:5.2f} s")
 reveal("traffic", "400 ms")
 
-# %% [markdown]
+# %% [markdown] given=[20, 10]
 # At 4 ms the rule holds with room to spare. At 400 ms the same low traffic wants twenty connections,
 # there are ten, and the queue grows for as long as the traffic lasts. The small words *properly indexed*
 # carry the rule. Count **rate × time**, not requests; and if the time is what is wrong, mend the time:
@@ -461,7 +461,7 @@ for what in ("sum(total_cents)", "*"):
     covered = any(WORDS in line for line in plan(sql))
     print(f"SELECT {what:17} covered by the index: {covered!s:6} {size:6,} bytes")
 
-# %% [markdown]
+# %% [markdown] given=[5000]
 # The other reason is in the last column. Who needs one number should not fetch all the rows: before you
 # cache something large, ask for less.
 #
@@ -542,7 +542,7 @@ for name, do in ways.items():
     print(f"{name:24}{run.queries:3} queries, {run.hits:3} hits, {run.elapsed * 1e3:6.1f} ms")
 print("all three show the same:", len(set(map(str, shown.values()))) == 1)
 
-# %% [markdown]
+# %% [markdown] given=[60]
 # The cache makes the page much faster, at a hit rate of 100 %, and the join beats it, and what it
 # shows is true. (On the stage each statement takes 4 ms. A real join takes longer than one row by its key,
 # but not as long as sixty trips.)

@@ -207,7 +207,7 @@ def half_as_many_again(*counts):
 
 test(half_as_many_again)
 
-# %% [markdown]
+# %% [markdown] given=[99.9]
 # All three incidents, and silence at *search* and *reports*. But *country codes* rings: at 99.9 % less than one
 # miss is expected in a window, so a single one is too many. A minimum of reads is not what was meant. What matters is
 # how many misses *more* there are.
@@ -255,7 +255,7 @@ full = floor(reads=100, query=0.1, slots=1)  # per second; seconds
 print(f"products: full at {full:.0%}, day", next(d for d in range(21) if 0.97 - d / 200 <= full))
 print(f"search:   full at {floor(reads=5, query=0.5, slots=4):.0%}")
 
-# %% [markdown]
+# %% [markdown] given=[90, 70]
 # The misses fill the database when the hit rate falls below **1 − slots ÷ (reads × query time)**. For
 # products that is 90 %, and an alert at 70 % would have come after the crash. For search it is below zero:
 # the database could do without that cache.
@@ -604,7 +604,7 @@ Picture(figure, "Queries offered over 90 s: two retries stay above the database'
 # %%
 outage(tries=3, keep_late=True)
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # Five go away unserved, and then nobody. The fill belongs to the process, not to the reader who happened to
 # ask. (Single-flight, from `10_stampede`, does the same and asks once.) **Break the fix** by a timeout that
 # cancels the query with its reader: then nothing is left to keep, and you have the run before.

@@ -167,7 +167,7 @@ for node in group.primary, second:
     print(f"{node.name}: {json.loads(copy)['email']}, for most of 300 s: {200 < left <= 300}")
 print("database: ", lab.db.user(1)["email"])
 
-# %% [markdown]
+# %% [markdown] given=[16000]
 # The old address is back from the dead, on the second replica too, which had acknowledged the delete: it
 # follows the new primary now and copies what that has. `WAIT` says how many have a write; it has no say in who
 # is elected. Sentinel and Cluster try to take the replica that has most, says the manual of `WAIT`, which makes

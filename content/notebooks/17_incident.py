@@ -66,7 +66,7 @@ run = incident.play(night)
 print(run.score)
 reveal("wrong", run.score.wrong)
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # ## What the curves say
 #
 # Half a minute is one step in each of these four, over the twenty minutes.
@@ -74,7 +74,7 @@ reveal("wrong", run.score.wrong)
 # %%
 incident.curves(run)
 
-# %% [markdown]
+# %% [markdown] given=[15]
 # From the top: the hit rate dips every five minutes, and queries jump once, at 03:14. The p99, the wait of the
 # unluckiest of a hundred, stands at 15 s shortly before 03:11. (The grey line is one
 # second.) And the lowest panel never comes down: *wrong answers all night, with everything else at rest.* An
@@ -176,7 +176,7 @@ reveal("inside", inside)
 # %%
 cachelab.show(parts.lock_without_token)
 
-# %% [markdown]
+# %% [markdown] given=[12, 280]
 # The query takes 12 s, and the lock was set for 2 (`ex=2`). So the next reader takes it as well, and the next. Both slots
 # are full of the same query, a third one waits, and whoever wants a price stands behind them. **The fourth fault: a lock without a
 # token that ends too early.** You have met it in `10_stampede`.
@@ -193,7 +193,7 @@ print("in that second:", sum(e.kind == "hit" for e in second), "hits and", end="
 failed = [e.detail for e in second if e.kind == "error"]
 print(len(failed), "errors, all of them", *set(failed))
 
-# %% [markdown]
+# %% [markdown] given=[100, 101]
 # "Too many connections" comes from the client, not from the cache. redis-py's pool holds **100** unless you say
 # otherwise, and refuses the 101st caller. Its error is a kind of `ConnectionError`, so the code that was written for
 # a cache that is down took over, and sent them to the database. **The fifth fault: a default that nobody chose.**
@@ -223,7 +223,7 @@ print("two processes agree:", in_a_new_process(1) == in_a_new_process(2))
 keys = {event.on for event in run.trace if event.on.startswith("search:")}
 print(len(service.WORDS), "words were searched for, under", len(keys), "keys")
 
-# %% [markdown]
+# %% [markdown] given=[256]
 # **The sixth fault: `hash()` in a key.** Each pod has a cache of its own in the shared one, each restart begins anew,
 # and a search takes 1.2 s. (The whole night is one Python process, so the game gives each pod a salt of its own, as
 # real processes have. A number, or a digest such as SHA-256, is the same everywhere.)
@@ -257,7 +257,7 @@ for part in choices:
     gain[part] = harm[-2] - harm[-1]
 reveal("most", max(gain, key=gain.get))
 
-# %% [markdown]
+# %% [markdown] given=[172]
 # Look at the first line again: wrong answers fall from 172 to 42, and *slow ones rise*. Shorter lives are
 # more misses, more misses need the lock, and the lock was broken all along: the long TTL had hidden it. Whoever
 # watches only the p99 would have rolled the best mend back. This is why the journal comes before the change, and
@@ -287,7 +287,7 @@ tried = incident.play(night, {**fixes, "connect": bigger})
 print("open at once:", tried.connections, "| mended:", mended.connections)
 print(tried.grep("unavailable", most=1))
 
-# %% [markdown]
+# %% [markdown] given=[280]
 # The same sentence in the log, with another reason behind it: the queue has moved to the server, where the other
 # services stand in it as well. A bound with a short wait serves all 280 within a few trips of 2 ms.
 #
