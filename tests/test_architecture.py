@@ -68,6 +68,7 @@ def test_a_public_class_has_a_name_of_its_own():
 # Names of a library that a room of ours has too.
 THEIRS = {
     "_mapping",  # a row of SQLAlchemy
+    "_lock",  # a Condition of threading
     "_name",  # a thread
     "_name_to_func",  # a socket of fakeredis
     "_server",  # a connection of fakeredis

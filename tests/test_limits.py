@@ -20,6 +20,7 @@ from cachelab import stage
 from cachelab.process import patience
 from cachelab.process.limits import PRINTED_CHARS, Left, OutOfTime, limited, run
 from cachelab.process.patience import Patience, waited
+from cachelab.process.redirect import Original
 
 QUICK = 0.2  # seconds given to an answer that never ends
 AT_MOST = 5.0  # seconds in which any of these must be over, on a machine however busy
@@ -466,7 +467,7 @@ def test_a_process_ends_although_an_answer_in_it_never_did():
 @pytest.fixture
 def starved(monkeypatch):
     """A machine on which others have the CPU for 99 hundredths of the time."""
-    clock = time.monotonic  # on the stage, `time.monotonic` is the stage's
+    clock = Original(time.monotonic)  # on the stage, `time.monotonic` is the stage's
     began = clock()
     monkeypatch.setattr(patience, "waited", lambda process=None: 0.99 * (clock() - began))
     monkeypatch.setattr(patience, "MOST", 50)

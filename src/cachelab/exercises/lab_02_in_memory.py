@@ -18,11 +18,6 @@ from cachelab.process.limits import say_error
 from cachelab.record.verdict import short
 from cachelab.stage import StageTrace
 
-try:
-    import cachetools
-except ImportError:  # then no answer can use it
-    cachetools = None  # type: ignore[assignment]
-
 # What several of them use --------------------------------------------------------------------
 
 
@@ -599,10 +594,6 @@ def _expect_table(trial: Trial, table: Any, right: dict[str, Any], when: str) ->
 
 # broadcast -----------------------------------------------------------------------------------
 
-# With their own clock unless told otherwise; the stage gives its own to what an actor names.
-_TIMED = tuple(
-    getattr(cachetools, name) for name in ("TTLCache", "TLRUCache") if cachetools is not None
-)
 FLAG, OTHER = "new_checkout", "recommendations"
 STARTS = {"pod A": 0.0, "pod B": 7.0, "pod C": 14.0}  # they read at whole seconds
 UNTIL = 300.0
@@ -657,7 +648,7 @@ def _one_pod(answer: Any, trial: Trial) -> None:
     """Every kind of answer, remembered, in the pod's own memory, without waiting."""
     asked: list[int] = []
 
-    def reads(cache: Any, db: Any, _: Any = _TIMED) -> Any:
+    def reads(cache: Any, db: Any) -> Any:
         is_on, got = answer(cache, db), []
         if not callable(is_on):
             return is_on
@@ -714,7 +705,7 @@ def _pods(
 
 
 def _pod(answer: Any, start: float) -> Callable[..., Any]:
-    def serve(cache: Any, db: Any, _: Any = _TIMED) -> list[tuple[float, Any]]:
+    def serve(cache: Any, db: Any) -> list[tuple[float, Any]]:
         zero = time.monotonic() - start
         is_on, seen = answer(cache, db), []
         while (at := time.monotonic() - zero) < UNTIL:
@@ -760,7 +751,7 @@ def _expect_queries(trial: Trial, run: StageTrace, most: int, heard: str) -> Non
 def _read_seldom(answer: Any, trial: Trial) -> None:
     """The first read after a message is right already, and a message may come twice."""
 
-    def seldom(cache: Any, db: Any, _: Any = _TIMED) -> list[Any]:
+    def seldom(cache: Any, db: Any) -> list[Any]:
         is_on, got = answer(cache, db), []
         for _turn in range(3):
             got.append(is_on(FLAG))

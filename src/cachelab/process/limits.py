@@ -367,8 +367,8 @@ class _Containment:
 
     def _is_theirs(self) -> bool:
         """Whether the running thread is the one of the call, or was started by it."""
-        here = _thread.get_ident()  # an actor of the stage has a current_thread() of its own
-        return any(thread.ident == here for thread in (self._owner, *self._threads))
+        here = _thread.get_native_id()  # an actor of the stage has a current_thread() of its own
+        return any(thread.native_id == here for thread in (self._owner, *self._threads))
 
     def _patches(self) -> Iterator[tuple[Any, str, Any]]:
         yield sys, "stdout", self.sink

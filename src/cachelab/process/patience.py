@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+from cachelab.process.redirect import Original
 
 MOST = 2.0  # so many times the seconds may come on top
 
-_monotonic = time.monotonic  # the stage, which replaces it elsewhere, leaves this module alone
+# Real also while a stage has redirected the function.
+_monotonic: Callable[[], float] = Original(time.monotonic)
 
 
 def waited(process: int | None = None) -> float:

@@ -7,12 +7,13 @@ import contextvars
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from cachelab.record.trace import Trace, say_seconds, silent
+from cachelab.stage import thread_locals
 
 SECOND = 1_000_000_000  # the clock counts nanoseconds: sums of times are exact
 EPOCH = 1_767_225_600  # 2026-01-01 00:00 UTC, when every run begins
@@ -95,6 +96,15 @@ class Wait:
         self.over = self.woken = False
 
 
+class Process:
+    """What the threads of one process share, and no other process sees."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+        self.locks: dict[int, Any] = {}  # id of a lock -> its state here, and the lock
+        self.queues: dict[int, Any] = {}  # the same for queue.SimpleQueue
+
+
 class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
     """One actor, or a thread that an actor started."""
 
@@ -105,7 +115,8 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
         self.name = name
         self.body = body
         self.index = 0
-        self.owner: Task = self  # the actor whose process this is
+        self.owner: Task = self  # the actor that has started this thread
+        self.process = scheduler.outside
         self.daemon = False
         self.free = False  # looks without being scheduled
         self.done = False
@@ -119,7 +130,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
         self.joiners: list[Task] = []
         self.children = 0
         self.locks = 0
-        self.locals: dict[int, dict[str, Any]] = {}
+        self.locals: Any = None  # what threading.local keeps for it
         self.thread: Any = None
         self.at_once = 0  # steps since it last slept or waited
         self.refusals = 0
@@ -177,6 +188,11 @@ class Scheduler:
         self.overtime = False
         self.unseen = ""  # where the running task waits for something that the stage does not know
         self.tasks: list[Task] = []
+        self.outside = Process("", 0)  # the caller's, who looks at the world
+        self.processes: dict[str, Process] = {}
+        self.plumbing: dict[int, Any] = {}  # locks of libraries, which all processes share
+        self.locals: Any = None  # the caller's
+        self._inside: Any = self  # whose are in place
         self.runnable: deque[Task] = deque()  # started or woken: run up to their next switch point
         self.parked: deque[Task] = deque()  # at a switch point
         self.timers: list[tuple[int, int, Any, Wait | None]] = []
@@ -226,8 +242,12 @@ class Scheduler:
         start: float = 0.0,
         parent: Task | None = None,
         daemon: bool = False,
+        process: str = "",
     ) -> Task:
-        """A new task that starts at `start` seconds, or now if a running task starts it."""
+        """A new task that starts at `start` seconds, or now if a running task starts it.
+
+        It is in the process of that name, in its parent's, or else in one of its own.
+        """
         task = Task(self, name, body)
         task.index = len(self.tasks)
         task.daemon = daemon
@@ -235,12 +255,20 @@ class Scheduler:
         if not daemon:
             self.left += 1
         if parent is not None:
-            task.owner, task.mask = parent.owner, parent.mask
+            task.owner, task.process, task.mask = parent.owner, parent.process, parent.mask
             self.runnable.append(task)
         else:
+            task.process = self.process(process or name)
             task.wait = Wait("its start")
             self._timer(round(start * SECOND), task, task.wait)
         return task
+
+    def process(self, name: str) -> Process:
+        """The process of that name, new when first asked for."""
+        found = self.processes.get(name)
+        if found is None:
+            found = self.processes[name] = Process(name, len(self.processes) + 1)
+        return found
 
     def perform(self, task: Task) -> None:
         """The life of one task: its body, and what became of it."""
@@ -460,6 +488,7 @@ class Scheduler:
         if self.overtime:
             raise self._too_long(task)
         self.running = task
+        self.enter(task)
         task.switch()
         self.running = None
         if self.failure is not None:
@@ -467,6 +496,20 @@ class Scheduler:
             if isinstance(failure, Overtime):
                 raise self._busy(task)
             raise failure
+
+    def enter(self, task: Task | None) -> None:
+        """Put what is `task`'s own in place, before it goes on; None: the caller's."""
+        new = self if task is None else task
+        if new is not self._inside:
+            thread_locals.exchange(self._inside, new)
+            self._inside = new
+
+    def release_plumbing(self, tasks: Iterable[Task]) -> None:
+        """No lock of a library stays with one of `tasks`, which never run again."""
+        for state, _ in self.plumbing.values():
+            if state.holder in tasks:
+                state.depth = 0
+                state._give()
 
     def _advance(self) -> None:
         """Move the clock to the next timer and wake whom it wakes."""
@@ -560,11 +603,16 @@ class Scheduler:
         for task in self.tasks:
             if task and not task.dead:  # started and not finished
                 self.closing = task
+                self.enter(task)
                 with contextlib.suppress(Overtime):
                     task.throw(GreenletExit)
             task.done = True
             task.joiners.clear()
         self.closing = None
+        self.enter(None)
+        thread_locals.retire(self.tasks)
+        for state, _ in self.plumbing.values():
+            state.free()
         self.runnable.clear()
         self.parked.clear()
         self.timers.clear()

@@ -518,8 +518,6 @@ class Store:
     def reset(self) -> None:
         """Back to what was kept."""
         server = self.server
-        if server.lock.locked():  # an actor died in the middle of a command
-            server.lock.reset()  # type: ignore[attr-defined]
         for number, keys in server.dbs.items():
             keys._dict.clear()
             keys._expiry_heap.clear()

@@ -1,28 +1,48 @@
-"""What stands in for Python's locks, queues and threads while actors run."""
+"""Python's locks, queues and threads, as actors have them: a wait is a wait of the stage.
+
+Locks and queues are Python's own objects. While an actor runs, their methods (see `patches`) ask
+here for the state that the object has in the actor's process; with nobody on the stage they do
+what they always do. So what an actor leaves behind is a real lock, and free.
+"""
 
 from __future__ import annotations
 
+import _thread
 import queue
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from cachelab.stage.scheduler import SECOND, Task, current
 
-# Locks that these make for themselves are plumbing: taking one that is free is no switch point.
-_QUIET = ("fakeredis", "redis", "sqlalchemy", "cachelab", "concurrent", "logging", "importlib")
-_BETWEEN = ("threading", "queue")  # they make locks for whoever called them
-_OVER = "A {} that belongs to a finished run of the stage would be waited for for ever."
+RealLock, RealRLock = type(_thread.allocate_lock()), type(_thread.RLock())
+_real_lock, _real_rlock = dict(vars(RealLock)), dict(vars(RealRLock))
+_real_queue = dict(vars(queue.SimpleQueue))
+
+# Locks that these take are plumbing: taking one that is free is no switch point, and threads
+# outside of the stage, which may share what it guards, are kept out as well.
+_PLUMBING = {"cachelab", "fakeredis", "greenlet", "redis", "sqlalchemy", "matplotlib", "numpy"}
+_PLUMBING |= {"pandas", "IPython", "ipykernel", "traitlets", "zmq", "hypothesis", "pytest"}
+_PLUMBING |= {"_pytest"}
+_BETWEEN = frozenset({"threading", "queue", "contextlib"})  # they take locks for whoever called
+_LOUD: dict[str, bool | None] = {"cachelab.exercises": True, **dict.fromkeys(_BETWEEN)}
 
 
-def _is_loud() -> bool:
-    """Whether the lock being made is one of the learner's own."""
-    frame: Any = sys._getframe(2)
+def _is_loud(depth: int) -> bool:
+    """Whether the lock that is being taken is one of the learner's own, not plumbing."""
+    frame: Any = sys._getframe(depth + 1)
     while frame is not None:
-        root = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if root not in _BETWEEN:
-            return root not in _QUIET or ".exercises" in frame.f_globals.get("__name__", "")
+        name = frame.f_globals.get("__name__", "")
+        try:
+            loud = _LOUD[name]
+        except KeyError:
+            root = str(name).partition(".")[0]
+            loud = root not in _PLUMBING and root not in sys.stdlib_module_names
+            loud = _LOUD[name] = loud or str(name).startswith("cachelab.exercises.")
+        if loud is not None:
+            return loud
         frame = frame.f_back
     return False
 
@@ -36,19 +56,19 @@ def _timeout(blocking: bool, timeout: float) -> int | None:
 
 
 class Lock:
-    """`threading.Lock` for actors: a wait for it is a wait of the stage."""
+    """What a lock is on the stage. `real`: Python's lock, which is held too, against outsiders."""
 
     kind = "a lock"
 
-    def __init__(self, name: str = "", loud: bool | None = None) -> None:
-        self.loud = _is_loud() if loud is None else loud
-        self.holder: Any = None  # a Task, or True for somebody outside
+    def __init__(self, name: str = "", *, loud: bool = False, real: Any = None) -> None:
+        self.loud, self.real = loud, real
+        self.holder: Task | None = None
         self.waiters: deque[Task] = deque()
         self.name = name or self.kind
         task = current()
         if task is None:
             self.key = name or f"{id(self)}"
-        elif not self.loud:
+        elif not loud:
             # Libraries make some once a process: numbered, the actor's own would have another name
             # in the first run than in the next, and the search would take two steps for unrelated.
             self.key = f"{task.name}: plumbing"
@@ -60,8 +80,7 @@ class Lock:
         return self.holder is None
 
     def holder_name(self) -> str:
-        holder = self.holder
-        return holder.name if isinstance(holder, Task) else "nobody on the stage" if holder else ""
+        return self.holder.name if self.holder is not None else ""
 
     def reset(self) -> None:
         """Free again, for the next run."""
@@ -69,21 +88,12 @@ class Lock:
         self.waiters.clear()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        nanoseconds = _timeout(blocking, timeout)
         task = current()
-        if task is None:
-            return self._outside(blocking)
-        return self._take(task, blocking, nanoseconds)
+        assert task is not None
+        return self.take(task, blocking, _timeout(blocking, timeout))
 
-    def _outside(self, blocking: bool) -> bool:
-        if self.holder is None:
-            self.holder = True
-            return True
-        if blocking:
-            raise RuntimeError(_OVER.format("lock"))
-        return False
-
-    def _take(self, task: Task, blocking: bool, nanoseconds: int | None) -> bool:
+    def take(self, task: Task, blocking: bool = True, nanoseconds: int | None = None) -> bool:
+        """Make `task` the holder, at once or after a wait; whether it is."""
         scheduler = task.scheduler
         if task.gone:
             scheduler._go_away(task)
@@ -92,6 +102,8 @@ class Lock:
             gated = scheduler.explores and blocking and nanoseconds is None
             scheduler.point(task, label, self if gated else None)
         if self.holder is None:
+            if self.real is not None and not self._take_real(blocking, nanoseconds):
+                return False
             self.holder = task
             return True
         if not blocking or nanoseconds == 0:
@@ -104,12 +116,24 @@ class Lock:
             scheduler.trace.add("wait", "WAIT", self.name, took=took)
         if not woken:
             self.waiters.remove(task)
+            self._given_up()
         return woken  # whoever released it has made this task the holder
 
+    def _take_real(self, blocking: bool, nanoseconds: int | None) -> bool:
+        """Free on the stage: if not in truth, somebody outside has it, who goes on meanwhile."""
+        timeout = -1.0 if nanoseconds is None or not blocking else nanoseconds / SECOND
+        return bool(_real_lock["acquire"](self.real, blocking, timeout))
+
+    def _release_real(self) -> None:
+        _real_lock["release"](self.real)
+
     def release(self) -> None:
-        if self.holder is None:
+        if self.holder is not None:
+            self._give()
+        elif self.real is not None:
+            self._release_real()  # somebody outside has taken it
+        else:
             raise RuntimeError("release unlocked lock")
-        self._give()
 
     def _give(self) -> None:
         task = current()
@@ -121,6 +145,15 @@ class Lock:
                 self.holder = chosen
                 chosen.scheduler.wake(chosen, None if self.loud else task)
                 return
+        self.free()
+
+    def _given_up(self) -> None:
+        """A wait for it was too long."""
+
+    def free(self) -> None:
+        """Nobody has it any more, also in truth."""
+        if self.holder is not None and self.real is not None:
+            self._release_real()
         self.holder = None
 
     def _next_waiter(self, task: Task | None) -> Task:
@@ -129,88 +162,173 @@ class Lock:
         self.waiters.remove(chosen)
         return chosen
 
-    def locked(self) -> bool:
-        return self.holder is not None
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    # What threading.Condition asks of a lock.
-
-    def _is_owned(self) -> bool:
-        return self.holder is not None
-
-    def _release_save(self) -> Any:
-        self.release()
-
-    def _acquire_restore(self, _: Any) -> None:
-        self.acquire()
-
-    def _at_fork_reinit(self) -> None:
-        self.reset()
-
-    def __repr__(self) -> str:
-        return f"<{'locked' if self.locked() else 'unlocked'} {type(self).__name__} of the stage>"
-
 
 class Notification(Lock):
     """What `threading.Condition.wait` waits for: a lock that the notifier releases."""
 
     kind = "a notification"
 
-    def __init__(self) -> None:
-        super().__init__(loud=False)
+    def __init__(self, forget: Callable[[], Any]) -> None:
+        super().__init__()
+        self._forget = forget
 
     def holder_name(self) -> str:
         return ""
 
+    def _give(self) -> None:
+        super()._give()
+        self._forget()
+
+    def _given_up(self) -> None:
+        self._forget()
+
 
 class RLock(Lock):
-    """`threading.RLock` for actors."""
+    """The same for `threading.RLock`."""
 
-    def __init__(self, name: str = "", loud: bool | None = None) -> None:
-        super().__init__(name, _is_loud() if loud is None else loud)
-        self.depth = 0
+    depth = 0
 
     def reset(self) -> None:
         super().reset()
         self.depth = 0
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        me: Any = current() or True
-        if self.holder is me and self.depth:
+    def take(self, task: Task, blocking: bool = True, nanoseconds: int | None = None) -> bool:
+        if self.holder is task and self.depth:
             self.depth += 1
             return True
-        taken = super().acquire(blocking, timeout)
+        taken = super().take(task, blocking, nanoseconds)
         if taken:
             self.depth = 1
         return taken
 
+    def _take_real(self, blocking: bool, nanoseconds: int | None) -> bool:
+        timeout = -1.0 if nanoseconds is None or not blocking else nanoseconds / SECOND
+        return bool(_real_rlock["acquire"](self.real, blocking, timeout))
+
+    def _release_real(self) -> None:
+        _real_rlock["release"](self.real)
+
     def release(self) -> None:
-        me: Any = current() or True
-        if self.holder is not me:
+        if self.holder is not current():
             raise RuntimeError("cannot release un-acquired lock")
         self.depth -= 1
         if not self.depth:
             self._give()
 
-    def _is_owned(self) -> bool:
-        return self.holder is (current() or True)
-
-    def _release_save(self) -> Any:
+    def give_all(self) -> int:
+        """Release it however often it was taken; that number, for `take_again`."""
         depth, self.depth = self.depth, 0
         self._give()
         return depth
 
-    def _acquire_restore(self, depth: Any) -> None:
-        super().acquire()
+    def take_again(self, task: Task, depth: int) -> None:
+        super().take(task)
         self.depth = depth
 
-    def _recursion_count(self) -> int:
-        return self.depth if self._is_owned() else 0
+
+# The methods of Python's locks -----------------------------------------------------------------
+
+
+def _state(task: Task, real: Any, make: type[Lock]) -> Any:
+    """What this lock is in the process of the actor that asks for it."""
+    found = task.process.locks.get(id(real)) or task.scheduler.plumbing.get(id(real))
+    if found is not None:
+        return found[0]
+    caller = sys._getframe(2)
+    if make is Lock and caller.f_code.co_name == "wait" and caller.f_globals is threading.__dict__:
+        state: Lock = Notification(lambda: task.process.locks.pop(id(real), None))
+        task.process.locks[id(real)] = (state, real)
+    elif _is_loud(2):
+        state = make(loud=True)
+        task.process.locks[id(real)] = (state, real)
+    else:
+        state = make(real=real)
+        task.scheduler.plumbing[id(real)] = (state, real)
+    return state
+
+
+def _methods(real: dict[str, Any], make: type[Lock]) -> dict[str, Any]:
+    """The methods that a lock and a re-entrant lock have in common."""
+    real_acquire, real_release = real["acquire"], real["release"]
+
+    def acquire(self: Any, blocking: bool = True, timeout: float = -1) -> bool:
+        task = current()
+        if task is None:
+            return bool(real_acquire(self, blocking, timeout))
+        return bool(_state(task, self, make).take(task, blocking, _timeout(blocking, timeout)))
+
+    def enter(self: Any) -> bool:
+        task = current()
+        if task is None:
+            return bool(real_acquire(self))
+        return bool(_state(task, self, make).take(task))
+
+    def release(self: Any) -> None:
+        task = current()
+        if task is None:
+            real_release(self)
+            return
+        _state(task, self, make).release()
+
+    def leave(self: Any, *_: object) -> None:
+        task = current()
+        if task is None:
+            real_release(self)
+            return
+        _state(task, self, make).release()
+
+    def locked(self: Any) -> bool:
+        task = current()
+        if task is None:
+            return bool(real["locked"](self))
+        return not _state(task, self, make).is_free()
+
+    return {
+        "acquire": acquire,
+        "__enter__": enter,
+        "release": release,
+        "__exit__": leave,
+        "locked": locked,
+    }
+
+
+def _is_owned(self: Any) -> bool:
+    task = current()
+    if task is None:
+        return bool(_real_rlock["_is_owned"](self))
+    return _state(task, self, RLock).holder is task
+
+
+def _release_save(self: Any) -> Any:
+    task = current()
+    if task is None:
+        return _real_rlock["_release_save"](self)
+    return _state(task, self, RLock).give_all()
+
+
+def _acquire_restore(self: Any, depth: Any) -> None:
+    task = current()
+    if task is None:
+        _real_rlock["_acquire_restore"](self, depth)
+        return
+    _state(task, self, RLock).take_again(task, depth)
+
+
+def _recursion_count(self: Any) -> int:
+    task = current()
+    if task is None:
+        return int(_real_rlock["_recursion_count"](self))
+    state = _state(task, self, RLock)
+    return state.depth if state.holder is task else 0
+
+
+LOCK_METHODS = _methods(_real_lock, Lock)
+RLOCK_METHODS = _methods(_real_rlock, RLock) | {
+    "_is_owned": _is_owned,
+    "_release_save": _release_save,
+    "_acquire_restore": _acquire_restore,
+    "_recursion_count": _recursion_count,
+}
 
 
 class Slots:
@@ -245,13 +363,13 @@ class Slots:
 
 
 class SimpleQueue:
-    """`queue.SimpleQueue` for actors."""
+    """What a `queue.SimpleQueue` is on the stage; it begins empty."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
         self._waiters: deque[Task] = deque()
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Any) -> None:
         self._items.append(item)
         while self._waiters:
             waiter = self._waiters.popleft()
@@ -259,20 +377,11 @@ class SimpleQueue:
                 waiter.scheduler.wake(waiter, current())
                 return
 
-    put_nowait = put
-
-    def reset(self) -> None:
-        """Empty again, for the next run."""
-        self._items.clear()
-        self._waiters.clear()
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        task = current()
+    def get(self, task: Task, block: bool, timeout: float | None, is_pool: bool) -> Any:
         while not self._items:
-            if not block or task is None:
+            if not block:
                 raise queue.Empty
-            caller = sys._getframe(1).f_globals.get("__name__")
-            if timeout is None and caller == "concurrent.futures.thread":
+            if is_pool and timeout is None:
                 task.scheduler.rest(task)
             self._waiters.append(task)
             nanoseconds = None if timeout is None else round(timeout * SECOND)
@@ -281,63 +390,64 @@ class SimpleQueue:
                 raise queue.Empty
         return self._items.popleft()
 
-    def get_nowait(self) -> Any:
-        return self.get(False)
-
-    def empty(self) -> bool:
-        return not self._items
-
-    def qsize(self) -> int:
+    def __len__(self) -> int:
         return len(self._items)
 
 
-_RealLocal = threading.local
+def _line(task: Task, real: Any) -> SimpleQueue:
+    found = task.process.queues.get(id(real))
+    if found is None:
+        found = task.process.queues[id(real)] = (SimpleQueue(), real)
+    return found[0]
 
 
-class Local:
-    """`threading.local` for actors: each sees its own attributes."""
-
-    def __new__(cls, *args: Any, **more: Any) -> Any:
-        if cls is Local and current() is None:
-            return _RealLocal()
-        self = object.__new__(cls)
-        object.__setattr__(self, "_outside", _RealLocal())
-        return self
-
-    def _own(self) -> dict[str, Any]:
-        task = current()
-        if task is None:
-            outside: dict[str, Any] = vars(object.__getattribute__(self, "_outside"))
-            return outside
-        return task.locals.setdefault(id(self), {})
-
-    def reset(self) -> None:
-        """Nothing to do: every task starts without attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._own()[name]
-        except KeyError:
-            raise AttributeError(f"'local' object has no attribute {name!r}") from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._own()[name] = value
-
-    def __delattr__(self, name: str) -> None:
-        try:
-            del self._own()[name]
-        except KeyError:
-            raise AttributeError(name) from None
+def _put(self: Any, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    task = current()
+    if task is None:
+        _real_queue["put"](self, item)
+        return
+    _line(task, self).put(item)
 
 
-# Threads: these stand in for methods of threading.Thread. ------------------------------------
+def _get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
+    task = current()
+    if task is None:
+        return _real_queue["get"](self, block, timeout)
+    is_pool = sys._getframe(1).f_globals.get("__name__") == "concurrent.futures.thread"
+    return _line(task, self).get(task, block, timeout, is_pool)
+
+
+def _get_nowait(self: Any) -> Any:
+    return _get(self, False)
+
+
+def _qsize(self: Any) -> int:
+    task = current()
+    return int(_real_queue["qsize"](self)) if task is None else len(_line(task, self))
+
+
+def _empty(self: Any) -> bool:
+    return not _qsize(self)
+
+
+QUEUE_METHODS = {
+    "put": _put,
+    "put_nowait": _put,
+    "get": _get,
+    "get_nowait": _get_nowait,
+    "qsize": _qsize,
+    "empty": _empty,
+}
+
+
+# Threads: these stand in for methods of threading.Thread ---------------------------------------
 
 _start, _join, _is_alive = (
     threading.Thread.start,
     threading.Thread.join,
     threading.Thread.is_alive,
 )
-_current_thread, _get_ident = threading.current_thread, threading.get_ident
+_FIRST_IDENT = 1 << 60  # no operating system gets there
 
 
 def start(self: threading.Thread) -> None:
@@ -357,7 +467,7 @@ def start(self: threading.Thread) -> None:
     )
     child.thread = self
     self._on_stage = child  # type: ignore[attr-defined]
-    self._ident = 1_000_000 + child.index  # type: ignore[attr-defined]
+    self._ident = _FIRST_IDENT + child.index  # type: ignore[attr-defined]
 
 
 def join(self: threading.Thread, timeout: float | None = None) -> None:
@@ -381,23 +491,29 @@ def join(self: threading.Thread, timeout: float | None = None) -> None:
 def is_alive(self: threading.Thread) -> bool:
     """Whether it has started and not ended."""
     child: Task | None = getattr(self, "_on_stage", None)
-    return _is_alive(self) if child is None else not child.done
+    if child is not None:
+        return not child.done
+    lock = getattr(self, "_tstate_lock", None)
+    if lock is not None and current() is not None:  # up to Python 3.12: held while it lives
+        return bool(_real_lock["locked"](lock))
+    return _is_alive(self)
 
 
-def current_thread() -> threading.Thread:
-    """The thread that the actor believes to be."""
-    task = current()
-    if task is None:
-        return _current_thread()
-    if task.thread is None:
-        task.thread = threading.Thread(name=task.name, daemon=False)
-        task.thread._on_stage = task
-        task.thread._ident = 1_000_000 + task.index
-    thread: threading.Thread = task.thread
-    return thread
+def ident(task: Task) -> int:
+    """The number of an actor's thread, under which `threading.current_thread` finds it."""
+    number = _FIRST_IDENT + task.index
+    if number not in threading._active:  # type: ignore[attr-defined]
+        if task.thread is None:
+            task.thread = threading.Thread(name=task.name, daemon=False)
+            task.thread._on_stage = task
+            task.thread._ident = number
+        threading._active[number] = task.thread  # type: ignore[attr-defined]
+    return number
 
 
-def get_ident() -> int:
-    """A number for the running actor."""
-    task = current()
-    return _get_ident() if task is None else 1_000_000 + task.index
+def forget_threads() -> None:
+    """`threading` knows the actors no more."""
+    active = threading._active  # type: ignore[attr-defined]
+    for number in [number for number in active if number >= _FIRST_IDENT]:
+        if getattr(active[number], "_on_stage", None) is not None:
+            del active[number]

@@ -336,7 +336,7 @@ class World:
             fault.arm(self)
         for actor in actors:
             self.tasks[actor.name] = scheduler.spawn(
-                actor.name, self._body(actor.play), start=actor.start
+                actor.name, self._body(actor.play), start=actor.start, process="all"
             )
         try:
             scheduler.loop()
@@ -402,6 +402,7 @@ class World:
         family = [other for other in scheduler.tasks if other.owner is task.owner]
         for other in family:
             scheduler.remove(other)
+        scheduler.release_plumbing(family)
         rolled_back = self.database.abandon_of(family)
         self.trace.add(
             "crash",
