@@ -310,6 +310,8 @@ class Stand:
     that many threads share, each command of a plain client goes over a connection of its own.
     """
 
+    missed: Sequence[str] = ()  # it stands among a trial's worlds, and has no limits of theirs
+
     def __init__(self, lags: Sequence[float | None]) -> None:
         self.lags, self.now = list(lags), 0.0
         self.trace = Trace(clock=lambda: self.now / 1000, exact=True)
