@@ -155,7 +155,7 @@ def refuse(why: str) -> NoReturn:
     """Raise Refused; an actor could catch that, or lose it in a thread: for one it ends the run."""
     task, refused = current(), Refused(why)
     if task is not None and not task.free and not task.gone:
-        task.scheduler.fail(task, refused)
+        task.scheduler.fail(refused)
     raise refused
 
 
@@ -338,23 +338,23 @@ class Scheduler:
         for watch in self.on_step:
             watch(task, label)
         if task.gone:
-            self._leave(task)
+            self.hub.switch()
         self.steps += 1
         task.at_once += 1
         if self.overtime:
-            self.fail(task, self._too_long(task))
+            self.fail(self._too_long(task))
         if self.steps > self.most_steps:
-            self.fail(task, self._endless(task))
+            self.fail(self._endless(task))
         if task.at_once > 1_000 and not self.explores:
             # So many commands at one instant: a loop that polls. Each takes a little time now.
             self.pause(task, SECOND // 1_000, "its next command")
         elif task.at_once > 1_000:
-            self.fail(task, self._endless(task))
+            self.fail(self._endless(task))
         if not self.parked and not self.runnable and not self.explores:
             return ""
         task.label, task.gate, task.ways = label, gate, ways
         self.parked.append(task)
-        self._leave(task)
+        self.hub.switch()
         task.gate = None
         return ways[self.picker.choose(len(ways))] if ways else ""
 
@@ -410,7 +410,7 @@ class Scheduler:
         wait = task.wait = Wait(what, held_by)
         if nanoseconds is not None:
             self._timer(self.now + max(0, nanoseconds), task, wait)
-        self._leave(task)
+        self.hub.switch()
         return wait.woken
 
     def wake(self, task: Task, by: Task | None = None) -> None:
@@ -431,15 +431,10 @@ class Scheduler:
             task.idle = True
             self._less()
 
-    def _leave(self, task: Task) -> None:
-        self.hub.switch()
-        if task.gone:
-            self._go_away(task)
-
-    def fail(self, task: Task, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End the run with `error`; not raised here, where the actor could catch it."""
         self.failure = error
-        self._leave(task)
+        self.hub.switch()
 
     def _go_away(self, task: Task) -> None:
         task.refusals += 1

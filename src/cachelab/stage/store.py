@@ -147,7 +147,7 @@ class _Socket(ExactSocket):
         missed, task = self._server.missed, current()
         if missed and task is not None:  # a limit of ours ends the run, whatever comes of the error
             refused = Refused(missed.pop())
-            task.scheduler.fail(task, refused)
+            task.scheduler.fail(refused)
         return super()._decode_result(result)
 
     def direct(self, fields: list[bytes]) -> Any:
