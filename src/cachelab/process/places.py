@@ -33,6 +33,11 @@ class Where:
         """As a log names it: "service.py:12", or "line 12" of a cell."""
         return f"{self.file}:{self.line}" if self.file else f"line {self.line}"
 
+    @property
+    def full(self) -> str:
+        """The same with the text: "service.py:12, `cache.delete(key)`"."""
+        return f"{self.short}, `{self.text}`" if self.text else self.short
+
 
 _NOT_THEIRS = tuple(
     os.path.join(os.path.realpath(path), "")

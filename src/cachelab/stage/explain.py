@@ -125,9 +125,7 @@ def _said(
 
 
 def _at(place: Where | None) -> str:
-    if place is None:
-        return ""
-    return f"{place.short}, `{place.text}`" if place.text else place.short
+    return place.full if place is not None else ""
 
 
 def _row(doings: Sequence[Doing], trace: Trace, steps: Sequence[Step], at: int) -> int:

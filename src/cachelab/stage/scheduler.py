@@ -33,7 +33,7 @@ class Stuck(RuntimeError):
     trace: Trace | None = None
 
     def _render_traceback_(self) -> list[str]:
-        return [f"Stuck: {self}"]
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Limit(Stuck):

@@ -781,7 +781,8 @@ def _verdict(search: _Search, exhaustive: bool) -> Exploration:
         summary = f"In {least}{search.failing:,} of {how}: {failure.sentence}"
     elif search.limit_met:
         outcome = "proved nothing"
-        summary = f"Proved nothing, in {how}: {search.limit_met}"
+        where = f", in {how}" if run else ""
+        summary = f"Proved nothing{where}: {search.limit_met}"
     elif missing := _missing(search):
         outcome = "proved nothing"
         summary = f"Proved nothing: {missing}, in {how}."

@@ -519,7 +519,7 @@ def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> An
         if rung == _LOOKED and spent < (_LOOKED - 1) * _RING / 2:
             place = place_at(frame)
             code = frame.f_code
-            here.scheduler.unseen = str(place) if place is not None else code.co_qualname
+            here.scheduler.unseen = place.full if place is not None else code.co_qualname
         if rung < 20:
             raise Overtime
         # It catches whatever is raised: leave it where it is, for ever.
