@@ -279,6 +279,14 @@ LAB_ERRORS = {
         0,
         "defines 2 functions",
     ),
+    "no docstring": (
+        '    """Return the number of `key` plus one."""\n',
+        "",
+        3,
+        "def read",
+        0,
+        "has no docstring",
+    ),
     "no function": (
         "def read(key):",
         "class Read:\n  def read(key):",

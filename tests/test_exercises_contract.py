@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import json
 import os
 import sys
@@ -96,6 +95,8 @@ def defined_in(room: str, exercise: Exercise):
             continue  # a magic
         kept = [one for one in statements if defines_something(one)]
         exec(compile(ast.Module(kept, []), f"{exercise.lab}.ipynb", "exec"), namespace)
+    where = f"{room}/{exercise.lab}.ipynb"
+    assert exercise.function in namespace, f"{where} defines no {exercise.function}: make notebooks"
     return namespace[exercise.function]
 
 
@@ -118,11 +119,6 @@ def test_every_lab_has_exercises_and_every_exercise_a_lab():
     assert {exercise.lab for exercise in EXERCISES} == built, "make notebooks"
 
 
-def test_no_id_is_used_twice():
-    ids = [exercise.id for exercise in EXERCISES]
-    assert len(ids) == len(set(ids))
-
-
 @pytest.mark.parametrize("lab", sorted({exercise.lab for exercise in EXERCISES}))
 def test_the_lab_asks_for_exactly_the_exercises_of_the_catalogue_in_their_order(lab):
     asked = [
@@ -134,35 +130,10 @@ def test_the_lab_asks_for_exactly_the_exercises_of_the_catalogue_in_their_order(
 
 
 @every
-def test_the_lab_writes_the_function_as_the_catalogue_says(exercise):
-    def flat(signature: str) -> list[str]:
-        return [part.partition(":")[0].strip() for part in signature.split(",")]
-
-    (source,) = [
-        text_of(cell)
-        for cell in cells("labs", exercise.lab)
-        if cell["metadata"].get("exercise") == exercise.id
-    ]
-    functions = [one for one in ast.parse(source).body if isinstance(one, ast.FunctionDef)]
-    (function,) = [one for one in functions if one.name == exercise.function]
-    assert ast.get_docstring(function)
-    stub = defined_in("labs", exercise)
-    written = (
-        f"{exercise.function}{inspect.signature(stub).replace(return_annotation=inspect._empty)}"
-    )
-    assert flat(written.replace(" ", "")) == flat(exercise.signature.replace(" ", ""))
-
-
-@every
 def test_the_lab_checks_the_exercise(exercise):
     checks = f'check("{exercise.id}", {exercise.function})'
-    assert any(checks in text_of(cell) for cell in cells("labs", exercise.lab))
-
-
-@every
-def test_there_are_three_hints_each_a_different_one(exercise):
-    assert len(set(exercise.hints)) == 3
-    assert all(hint.strip() and "\n" not in hint for hint in exercise.hints)
+    asked = any(checks in text_of(cell) for cell in cells("labs", exercise.lab))
+    assert asked, f"no cell of the lab says cachelab.{checks}"
 
 
 # Known answers -------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def test_a_guide_has_the_parts_that_an_instructor_looks_for(stem):
 def test_each_exercise_of_a_guide_has_a_question_to_ask_and_a_wrong_answer_to_expect(stem):
     parts = re.split(r"^##+ ", GUIDES[stem].read_text("utf-8"), flags=re.M)
     for one in catalogue(stem):
-        (part,) = [part for part in parts if part.startswith(f"`{one.id}`")]
+        part = next((part for part in parts if part.startswith(f"`{one.id}`")), None)
+        assert part, f"there is no heading ### `{one.id}`"
         assert [found["exercise"] for found in QUOTE.finditer(part)].count(one.id) >= 1, one.id
         asking = [text for text in part.split("\n\n") if text.startswith("Ask: ")]
         assert [text.rstrip()[-1] for text in asking] == ["?"], one.id

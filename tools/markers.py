@@ -398,6 +398,11 @@ def _check_exercise(source: Source, cell: Cell, seen: dict[str, int], add: Any) 
     if _syntax_error(cell.text) is None and len(_functions(cell)) != 1:
         what = f"The exercise's cell defines {len(_functions(cell))} functions; one is expected: "
         add(cell, cell.first, what + "the answer. Others go into a cell of their own.")
+    elif _syntax_error(cell.text) is None and not ast.get_docstring(_functions(cell)[0]):
+        what = (
+            "The function has no docstring; say what goes in, what comes out, and what must hold."
+        )
+        add(cell, cell.first, what)
 
 
 def _functions(cell: Cell) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

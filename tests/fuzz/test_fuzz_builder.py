@@ -20,6 +20,7 @@ from tools import build as builder
 TITLE = "# %% [markdown]\n# # Read\n"
 EXERCISE = """# %% exercise="90_fuzz.read" minutes=5
 def read(cache):
+    "What the cache has."
     ### BEGIN SOLUTION
     return cache.get("user:1")
     ### END SOLUTION
