@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import sys
 import threading
 import time
 
 import pytest
 import redis
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_stage_footprints import both_searches, one_truth, twice
@@ -442,3 +446,111 @@ def test_clients_reach_the_same_ends_in_the_pruned_search_as_in_the_full_one(pro
     pruned, verdict = ends_of(programs, True)
     assert pruned == full
     assert verdict.orders == all_of_them.schedules
+
+
+# What is not on the stage --------------------------------------------------------------------
+
+
+def sqlite_before(tmp_path):
+    return sqlite3.connect(tmp_path / "own.db", check_same_thread=False)
+
+
+def own_engine(tmp_path):
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'own.db'}")
+    with engine.begin() as connection:  # its pool keeps what was opened here
+        connection.exec_driver_sql("CREATE TABLE t (n INTEGER)")
+    return engine
+
+
+def through_an_engine(engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+
+
+def imports_a_driver(_):
+    sys.modules.pop("psycopg", None)
+    import psycopg  # noqa: F401
+
+
+DATABASE = "A database of your own is not on the stage: use the `db`"
+FILE = "A file that is written is not on the stage"
+NETWORK = "A network connection cannot be used"
+
+
+def a_lock_file(tmp_path):
+    lock = pytest.importorskip("fcntl")
+    made = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    return lambda: lock.flock(made, lock.LOCK_EX)
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "said"),
+    [
+        (lambda path: path, lambda path: sqlite3.connect(path / "own.db"), DATABASE),
+        (sqlite_before, lambda made: made.execute("SELECT 1"), DATABASE),
+        (sqlite_before, lambda made: made.cursor(), DATABASE),
+        (lambda path: sqlite_before(path).cursor(), lambda m: m.execute("SELECT 1"), DATABASE),
+        (own_engine, through_an_engine, DATABASE),
+        (lambda p: own_engine(p).connect(), lambda m: m.execute(sa.text("SELECT 1")), DATABASE),
+        (lambda path: sa.create_engine(f"sqlite:///{path}/x"), lambda m: m.connect(), DATABASE),
+        (lambda path: None, imports_a_driver, DATABASE),
+        (lambda path: pytest.importorskip("psycopg"), lambda m: m.connect("host=/no"), DATABASE),
+        (lambda path: path / "state", lambda path: path.write_text("1"), FILE),
+        (lambda path: path / "state", lambda path: open(path, "a"), FILE),  # noqa: SIM115
+        (lambda path: path / "lock", lambda path: os.mkdir(path), FILE),
+        (lambda path: path / "lock", lambda path: os.open(path, os.O_CREAT | os.O_EXCL), FILE),
+        (a_lock_file, lambda lock: lock(), FILE),
+        (lambda path: redis.Redis(port=1), lambda made: made.get("a"), NETWORK),
+        (
+            lambda path: redis.Redis(port=1),
+            lambda made: made.pipeline().get("a").execute(),
+            NETWORK,
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["an actor", "a thread", "a try"])
+def test_what_is_not_on_the_stage_is_refused_wherever_it_is_used(make, use, said, where, tmp_path):
+    made = make(tmp_path)
+
+    def refused(cache, db):
+        cache.incr("n")
+        if where == "a thread":
+            thread = threading.Thread(target=use, args=(made,))
+            thread.start()
+            thread.join()
+        elif where == "a try":
+            try:
+                use(made)
+            except BaseException:
+                return "as if nothing had been"
+        else:
+            use(made)
+        return cache.get("n")
+
+    actors = {"refused": refused, "other": lambda cache, db: cache.incr("n")}
+    modules = dict(sys.modules)
+    for play in (
+        lambda: stage.run(actors),
+        lambda: stage.explore(actors, lambda world: None),
+    ):
+        with pytest.raises(stage.Refused, match=said):
+            play()
+    sys.modules.update({k: v for k, v in modules.items() if k.partition(".")[0] == "psycopg"})
+
+
+def test_outside_of_actors_all_that_works_as_ever(tmp_path):
+    engine, before = own_engine(tmp_path), sqlite_before(tmp_path)
+
+    def looks(world):
+        (tmp_path / "seen").write_text(str(world.cache.get("n")))
+        through_an_engine(engine)
+        assert (tmp_path / "seen").read_text()
+
+    def reads(cache, db):
+        return (tmp_path / "text").read_text(), cache.incr("n")
+
+    (tmp_path / "text").write_text("a file that is only read is no state")
+    verdict = stage.explore({"a": reads, "b": reads}, looks)
+    assert verdict.outcome == "passed"
+    assert before.execute("SELECT count(*) FROM t").fetchone() == (verdict.schedules,)
+    assert sqlite3.connect(":memory:").execute("SELECT 1").fetchone() == (1,)
