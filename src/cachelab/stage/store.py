@@ -292,6 +292,14 @@ class StageConnection(ExactConnection):
         if waiting:
             yield waiting, [], ()
 
+    def _decode(self, response: Any) -> Any:
+        try:
+            return super()._decode(response)
+        except UnicodeDecodeError as error:
+            if _BYTES not in error.reason:
+                error.reason += _BYTES
+            raise
+
     def can_read(self, timeout: float | None = 0) -> bool:
         """Whether a message is there; to look for one is a step, for somebody may publish it."""
         task = current()
@@ -308,6 +316,11 @@ class StageConnection(ExactConnection):
         return super().can_read(timeout)
 
 
+_BYTES = (
+    "; this client gives text, and a library that stores bytes wants one of its own: "
+    "redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, "
+    "**{**pool.connection_kwargs, 'decode_responses': False})), with pool = cache.connection_pool"
+)
 _POLL = 0.01  # seconds between two looks of `run_in_thread`, which would look without a pause
 Command = tuple[bytes, tuple[bytes, ...]]
 
@@ -467,7 +480,11 @@ class Store:
                 return options["EMPTY_RESPONSE"]
             raise reply
         if options.pop("NEVER_DECODE", None) is None:
-            reply = self.decoded(reply)
+            try:
+                reply = self.decoded(reply)
+            except UnicodeDecodeError as error:
+                error.reason += _BYTES
+                raise
         options.pop("EMPTY_RESPONSE", None)
         options.pop("keys", None)
         callbacks: Any = client.response_callbacks

@@ -173,7 +173,7 @@ class World:
     def __post_init__(self) -> None:
         self.trace = StageTrace(clock=self._clock, exact=True)
         self._labels: dict[Any, Label] = {}
-        self._sql_chance = random.Random(0)
+        self._sql_chance: dict[str, random.Random] = {}
         self._wanted: dict[int, int] = {}
         self._known: Any = None  # what the keys that setup stored were made of
 
@@ -207,8 +207,11 @@ class World:
         return found
 
     def draw(self) -> int:
-        """SQL's random()."""
-        return self._sql_chance.randrange(-(2**63), 2**63)
+        """SQL's random(); each actor draws its own, whoever of the others drew before."""
+        task = current()
+        name = task.name if task is not None else ""
+        chance = self._sql_chance.setdefault(name, random.Random(f"{self.seed} {name}"))
+        return chance.randrange(-(2**63), 2**63)
 
     # For faults -----------------------------------------------------------------------------
 
@@ -315,7 +318,7 @@ class World:
         trace = StageTrace(clock=self._clock, exact=True)
         self.scheduler, self.trace, scheduler.trace = scheduler, trace, trace
         self.met, self.struck, self.answers, self.tasks = {}, set(), {}, {}
-        self._sql_chance = random.Random(self.seed)
+        self._sql_chance.clear()
         self.store.reset()
         self.database.reset()
         self.cache.trace = self.db.trace = trace
