@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,8 @@ MONOTONIC = 1024.0  # what time.monotonic() says then; a power of two keeps diff
 Touch = tuple[str, str | None, bool]
 Label = tuple[Touch, ...]
 
-_CHANGES = frozenset({"fill", "delete", "write", "commit"})  # kinds of events that change something
+# Kinds of events that change something: rows, keys, the time.
+_CHANGES = frozenset({"fill", "delete", "write", "commit", "sleep", "wait"})
 _graveyard: list[greenlet] = []  # actors that refuse to end are kept, not collected
 
 
@@ -590,9 +592,10 @@ class Scheduler:
 
     def _goes_round(self, task: Task) -> bool:
         """Whether what it did last changed nothing, and was the same again and again."""
-        mine = [event for event in self.trace.events[-4_000:] if event.actor == task.name][-300:]
+        lately = reversed(self.trace.events[-20_000:])
+        mine = itertools.islice((event for event in lately if event.actor == task.name), 100)
         seen = [(event.kind, event.what, event.on, event.detail) for event in mine]
-        if len(seen) < 300 or any(kind in _CHANGES for kind, *_ in seen):
+        if len(seen) < 100 or any(kind in _CHANGES for kind, *_ in seen):
             return False
         return any(seen[period:] == seen[:-period] for period in range(1, 9))
 
@@ -606,8 +609,9 @@ class Scheduler:
             "a loop without a cache command, a statement or a sleep in it."
         )
 
-    def _too_long(self, task: Task) -> Limit:
-        return Limit(
+    def _too_long(self, task: Task) -> Stuck:
+        how = Stuck if self._goes_round(task) else Limit
+        return how(
             f"The run takes longer than {say_seconds(self.deadline.seconds)} of real time: "
             f"{self.steps:,} operations so far, the last by {task.name}, "
             f"at {say_seconds(self.now / SECOND)} virtual."

@@ -470,11 +470,7 @@ class Store:
         task = current()
         if task is None:
             return self.world.look(lambda: self.execute(client, args, options))
-        way = self._step(task, self.label(args), (args,)) if not task.free else ""
-        name = args[0]
-        reply = self.answer(args)
-        if way or self.reached:
-            self.after(way, name)
+        name, reply = args[0], self.exchange(task, args)
         if isinstance(reply, Exception):
             if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
                 return options["EMPTY_RESPONSE"]
@@ -490,6 +486,14 @@ class Store:
         callbacks: Any = client.response_callbacks
         callback = callbacks.get(name)
         return callback(reply, **options) if callback is not None else reply
+
+    def exchange(self, task: Task, args: Sequence[Any]) -> Any:
+        """What the server says to one command of `task`, as `answer` does, in a step of its own."""
+        way = self._step(task, self.label(args), (args,)) if not task.free else ""
+        reply = self.answer(args)
+        if way or self.reached:
+            self.after(way, args[0])
+        return reply
 
     def answer(self, args: Sequence[Any]) -> Any:
         """What the server says to one command, in bytes; an error is returned, not raised."""
