@@ -554,3 +554,14 @@ def test_outside_of_actors_all_that_works_as_ever(tmp_path):
     assert verdict.outcome == "passed"
     assert before.execute("SELECT count(*) FROM t").fetchone() == (verdict.schedules,)
     assert sqlite3.connect(":memory:").execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_a_pipeline_is_one_trip_over_the_network_however_many_steps_it_is(transaction):
+    def actor(cache, db):
+        pipe = cache.pipeline(transaction=transaction)
+        for number in range(5):
+            pipe.get(f"k{number}")
+        pipe.execute()
+
+    assert stage.run([actor], hop=1.0).seconds == 1.0

@@ -258,8 +258,12 @@ class StageConnection(ExactConnection):
             return
         commands = list(_parsed(command))
         cast("_Socket", self._sock).piped = len(commands) > 1
+        hop = self.store.world.hop  # a pipeline of many steps is one trip
         for packed, asked, watched in self._steps(commands):
-            way = self.store.before(asked, watched) if asked else ""
+            way = ""
+            if asked:
+                way = self.store.before(asked, watched, hop=hop)
+                hop = 0
             super().send_packed_command(packed, check_health)  # type: ignore[no-untyped-call]
             self.store.after(way, asked[0][1][0] if asked else "")
 
@@ -415,10 +419,11 @@ class Store:
             return (*found, ("channel", None, True))
         return found
 
-    def before(self, asked: Sequence[Command], more: Label = ()) -> str:
-        """The switch point in front of a round trip, and the faults that meet it.
+    def before(self, asked: Sequence[Command], more: Label = (), *, hop: int | None = None) -> str:
+        """The switch point in front of a step, and the faults that meet it.
 
-        Returns what is to go wrong once it is done, if anything: a message is lost, or the reply.
+        It takes `hop` nanoseconds; None: a trip of its own. Returns what is to go wrong once it is
+        done, if anything: a message is lost, or the reply.
         """
         task = current()
         if task is None or task.free:
@@ -426,14 +431,15 @@ class Store:
         label = dict.fromkeys(more)
         for _, args in asked:
             label.update(dict.fromkeys(self.label(args)))
-        return self._step(task, tuple(label), [[_text(arg) for arg in args] for _, args in asked])
+        words = [[_text(arg) for arg in args] for _, args in asked]
+        return self._step(task, tuple(label), words, self.world.hop if hop is None else hop)
 
-    def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]]) -> str:
+    def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]], hop: int) -> str:
         scheduler = task.scheduler
         way = scheduler.point(task, label, ways=self.world.ways(asked))
         began = scheduler.now
-        if self.world.hop:
-            scheduler.pause(task, self.world.hop, "the network")
+        if hop:
+            scheduler.pause(task, hop, "the network")
         for args in asked:
             self.world.meet(task, args)
         if scheduler.explores and scheduler.now != began:
@@ -489,7 +495,7 @@ class Store:
 
     def exchange(self, task: Task, args: Sequence[Any]) -> Any:
         """What the server says to one command of `task`, as `answer` does, in a step of its own."""
-        way = self._step(task, self.label(args), (args,)) if not task.free else ""
+        way = self._step(task, self.label(args), (args,), self.world.hop) if not task.free else ""
         reply = self.answer(args)
         if way or self.reached:
             self.after(way, args[0])
