@@ -158,6 +158,13 @@ DRIFTS = {
     "COVERAGE: a cell": Drift(
         COVERAGE, "`cachelab.show(cache_a", "`cachelab.show(cash_a", COVERAGE
     ),
+    "a number above the heading of what shows it": Drift(
+        NOTEBOOK,
+        "had to do anything: the first reader",
+        "had to do anything: the first of 95 readers",
+        f"{NOTEBOOK}: cell ",
+        built=True,
+    ),
     "a number of a notebook": Drift(
         NOTEBOOK,
         "With a query of 20 ms",

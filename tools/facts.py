@@ -116,7 +116,7 @@ def derived(root: Path, entries: Sequence[Entry]) -> Iterator[Derived]:
             text = (root / name).read_text("utf-8")
             yield Derived(name, text, right(text), source)
 
-    for chapter, after in zip(known, [*known[1:], None], strict=False):
+    for chapter, after in zip(known, [*known[1:], None], strict=True):
         lab = f"content/labs/{chapter.stem}.py"
         yield from file(lab, lab, partial(_lab, chapter, after))
         guide = f"workshop/guide/{chapter.stem}.md"
@@ -418,16 +418,19 @@ def _prose(root: Path, source: Source) -> Iterator[Problem]:
     asked = frozenset[float]()
     if source.room == "labs" and judges.exists():  # what a lab asks for, its judge tries
         asked = _values(judges.read_text("utf-8"))
-    everywhere = asked.union(*shown)
+    everywhere = proved = asked.union(*shown)
     for begin, end in sections(source.cells):
         section = source.cells[begin:end]
         bare = begin == 0 or all(cell.kind == "markdown" for cell in section)
-        proved = everywhere if bare else asked.union(*shown[begin:end])
+        before, proved = proved, everywhere if bare else asked.union(*shown[begin:end])
         for cell in section:
             if cell.kind != "markdown" or cell.is_hint:
                 continue
+            # What stands above the heading, in the same cell, is the end of the section before.
+            head = re.search(r"^##+ ", cell.text, re.MULTILINE) if cell is section[0] else None
             for value, written, at in numbers_in(_prose_of(cell.text)):
-                if value >= LEAST_NUMBER and value not in proved and value not in cell.given:
+                here = before if head and at < head.start() else proved
+                if value >= LEAST_NUMBER and value not in here and value not in cell.given:
                     line = cell.first + cell.text[:at].count("\n")
                     what = (
                         f"cell {cell.number}, line {line}: no cell of this section shows {written}"

@@ -162,7 +162,7 @@ cachelab.lanes(lab.trace)
 lab.fast_forward(7 * 60)
 print(cached_account_page(1)["email"])
 
-# %% [markdown]
+# %% [markdown] given=[10]
 # The TTL ran out, the next read missed, and the page is right again. So the TTL is a promise about
 # how long you may be wrong: here, ten minutes, for everything on the page.
 #

@@ -31,11 +31,11 @@ import random
 import time
 
 import sqlalchemy as sa
+from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, widgets
 from cachelab.models import staleness, ttl
-from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 
@@ -319,7 +319,7 @@ def storing_writer(email):
 two = {"one": storing_writer("one@example.org"), "two": storing_writer("two@example.org")}
 print(stage.explore(two, never_stale, commit_apart=False).summary)
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # Between one writer's commit and its `SET` the other does both. The database has an order of
 # commits, the cache an order of arrivals, and nothing makes them the same. (In `06_write_through`
 # the writers read the row again before they store it, and it does not help: there it is 2 of 20.)

@@ -34,13 +34,13 @@ from dataclasses import dataclass
 import numpy as np
 import redis
 import sqlalchemy as sa
+from cachelab.predict import predict, recap, reveal
+from cachelab.trace import Trace
 
 import cachelab
 from cachelab import server, stage, traffic, widgets
 from cachelab.models import eviction, ttl
 from cachelab.patterns import cache_aside, single_flight
-from cachelab.predict import predict, recap, reveal
-from cachelab.trace import Trace
 
 lab = cachelab.start()
 
@@ -374,7 +374,7 @@ print(f"a read that counts as a hit takes {among_hits * 1e3:.0f} ms on average")
 # %%
 cachelab.lanes(run[:24], by="time")
 
-# %% [markdown] given=[85, 2020]
+# %% [markdown] given=[10, 85, 2020]
 # Not half a millisecond, but 85. In the lanes the first visit asks the cache and then the database;
 # visits 2 to 10 do not show up at all, for they wait. A third of all reads does so. These are **delayed
 # hits** (Atre and others, SIGCOMM 2020): the longer the query and the shorter the TTL, the more of

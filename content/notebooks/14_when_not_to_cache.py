@@ -30,13 +30,13 @@ import time
 from timeit import repeat
 
 import sqlalchemy as sa
+from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, traffic
 from cachelab.models import ttl, worth
 from cachelab.origin import Size
 from cachelab.patterns import cache_aside
-from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 
@@ -542,7 +542,7 @@ for name, do in ways.items():
     print(f"{name:24}{run.queries:3} queries, {run.hits:3} hits, {run.elapsed * 1e3:6.1f} ms")
 print("all three show the same:", len(set(map(str, shown.values()))) == 1)
 
-# %% [markdown] given=[60]
+# %% [markdown] given=[60, 100]
 # The cache makes the page much faster, at a hit rate of 100 %, and the join beats it, and what it
 # shows is true. (On the stage each statement takes 4 ms. A real join takes longer than one row by its key,
 # but not as long as sixty trips.)
@@ -586,7 +586,7 @@ print("right:", is_right())
 change("DELETE FROM orders WHERE id = 100")  # a cancelled order, by a script that knows no turnover
 print("after somebody forgot it, right:", is_right())
 
-# %% [markdown]
+# %% [markdown] given=[20]
 # After twenty sales it is right to the cent. A cache is allowed to be wrong for a while; this is
 # never wrong, **if every writer keeps it**. And if one forgets, it is wrong for ever: it has no TTL. So
 # let a trigger in the database do it, and compare now and then. It is not free either: two sales of the same
