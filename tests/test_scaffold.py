@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import scaffold
+from tools import ready, scaffold
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns(
@@ -113,7 +113,7 @@ def test_an_untouched_chapter_is_green_but_for_what_is_left_to_write(chapter: Ho
     assert "match content/" in chapter.succeeds("-m", "tools.build", "--check")
     contract = chapter.succeeds(*PYTEST, "tests/test_exercises_contract.py", "-k", STEM)
     assert re.search(r"\b3\d passed", contract)
-    chapter.succeeds(*PYTEST, "tests/test_coverage.py")
+    chapter.succeeds(*PYTEST, "tests/test_coverage.py", "tests/test_links.py")
     chapter.is_well_formed()
     texts = [*PYTEST, "tests/test_content.py", "tests/test_workshop.py", "-k", STEM]
     told = chapter.python(*texts).stdout
@@ -215,6 +215,17 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing_behind(
     assert output.err.count("\n") == 1
     assert output.err.endswith(".\n")
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [[], ["99_nothing"], ["05_cache_aside", "06_write_through"]])
+def test_make_ready_of_no_chapter_or_model_is_one_sentence_with_those_there_are(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ready.main(words) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "05_cache_aside, " in said
+    assert ", worth" in said
 
 
 def test_what_cannot_be_written_to_the_end_is_taken_away_again(

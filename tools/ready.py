@@ -76,7 +76,6 @@ def chapter(root: Path, stem: str) -> list[Step]:
     return [
         WRITTEN,
         Step("notebooks", ["-m", "tools.build", "--force", stem]),
-        Step("notebooks of others", ["-m", "tools.build"]),
         Step("check", ["-m", "tools.build", "--check"]),
         Step("tests and COVERAGE", [*UNITS, *tests, "-k", f"not ({others})"]),
         Step("notebooks, fakeredis", [*NBVAL, *books], {"CACHELAB_BACKEND": "fake"}),

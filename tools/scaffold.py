@@ -97,7 +97,8 @@ def chapter(root: Path, stem: str, title: str, exercise: str) -> list[Path]:
             f"{stem!r} is no name for a chapter: write two digits, _ and at most 24 lower-case "
             "letters, digits and _, as in '18_cold_start'."
         )
-    for other in sorted(path.stem for path in (root / "content/notebooks").glob("*.py")):
+    there = sorted(path.stem for path in (root / "content/notebooks").glob("*.py"))
+    for other in there:
         if other[:2] == number:
             raise CannotWrite(f"The number {number} is taken by {other}: take the next free one.")
         if other[3:] == slug:
@@ -105,7 +106,8 @@ def chapter(root: Path, stem: str, title: str, exercise: str) -> list[Path]:
     python_name(exercise, "an exercise", {"cachelab", "json", "lab"})
     names = {"stem": stem, "number": number, "title": title_of(title), "exercise": exercise}
     made = written(root, "chapter", names, f"Chapter `{stem}`: {title_of(title)}.")
-    wrong = build(root)  # the lab before it links to it
+    before = [other for other in there if other < stem][-1:]  # its lab links to this chapter
+    wrong = build(root, [*before, stem])
     if wrong:
         raise CannotWrite(f"{stem} is written, and cannot be built: {wrong[0]}")
     return made
