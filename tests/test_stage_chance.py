@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 
 import pytest
@@ -206,6 +208,29 @@ def test_a_pipeline_fails_as_a_whole_before_or_after_it_was_done():
         [both_keys], lambda w: seen.add(w.cache.exists("a", "b")), failures=1, allow_errors=True
     )
     assert seen == {0, 2}
+
+
+def test_every_client_meets_the_failures_and_says_nothing_when_it_is_cleared_away(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+
+    def own(cache, db):
+        return redis.Redis(connection_pool=cache.connection_pool).incr("n")
+
+    def piped(cache, db):
+        with redis.Redis(connection_pool=cache.connection_pool).pipeline(transaction=False) as pipe:
+            return pipe.incr("n").incr("n").execute()
+
+    for client, orders in ((own, 18), (piped, 78)):
+        seen = {
+            prune: stage.explore(
+                [client, client], fine, failures=1, allow_errors=True, prune=prune
+            ).orders
+            for prune in (False, True)
+        }
+        assert seen == {False: orders, True: orders}
+    gc.collect()
+    assert said == []
 
 
 # A message is lost --------------------------------------------------------------------------

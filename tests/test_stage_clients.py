@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import sys
 import threading
 import time
 
 import pytest
 import redis
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_stage_footprints import both_searches, one_truth, twice
+from test_stage_footprints import both_ends, both_searches, one_truth, twice
 
 from cachelab import stage
 
@@ -84,23 +88,9 @@ def test_without_multi_each_command_of_a_pipeline_is_a_step(client, transaction,
     def reads(cache, db):
         return cache.mget("a", "b", "c")
 
-    seen = set()
-    found = both_searches(
-        {"sets": sets, "reads": reads}, lambda world: seen.add(tuple(world.answers["reads"]))
-    )
-    assert (found.orders, len(seen)) == (orders, orders)
-
-
-@every_client
-@pytest.mark.parametrize("transaction", [True, False])
-def test_a_pipeline_travels_once(client, transaction):
-    def works(cache, db):
-        mine = client(cache)
-        mine.set("a", "1")
-        with mine.pipeline(transaction) as pipe:
-            return pipe.get("a").get("b").get("c").execute()
-
-    assert stage.run({"a": works}, hop=1).elapsed == 2
+    actors = {"sets": sets, "reads": reads}
+    assert both_searches(actors, lambda world: None).orders == orders
+    assert len(both_ends(actors, lambda world: tuple(world.answers["reads"]))) == orders
 
 
 @every_client
@@ -162,8 +152,7 @@ def test_a_command_of_a_transaction_that_is_sent_by_hand_touches_its_keys_at_exe
     actors = {"reader": lambda cache, db: cache.mget("a", "b"), "writer": by_hand}
     found = both_searches(actors, one_state, setup=setup)
     assert found.outcome == "passed"
-    seen = set()
-    stage.explore(actors, lambda world: seen.add(tuple(world.answers["reader"])), setup=setup)
+    seen = both_ends(actors, lambda world: tuple(world.answers["reader"]), setup=setup)
     assert seen == {("old", "old"), ("new", "new")}
 
 
@@ -178,12 +167,23 @@ def test_exec_depends_on_what_was_watched_too(client):
             except redis.WatchError:
                 return "somebody else"
 
-    seen = set()
-    both_searches(
+    seen = both_ends(
         {"guarded": guarded, "other": lambda cache, db: cache.set("guard", "x")},
-        lambda world: seen.add(str(world.answers["guarded"])),
+        lambda world: str(world.answers["guarded"]),
     )
     assert seen == {"[True]", "somebody else"}
+
+
+@pytest.mark.parametrize("client", [given_client, same_pool])
+def test_a_client_of_text_says_what_a_library_of_bytes_wants(client):
+    def stores_bytes(cache, db):
+        client(cache).set("a", b"\x80")
+        return client(cache).get("a")
+
+    error = stage.run({"a": stores_bytes}).answers["a"]
+    assert isinstance(error, UnicodeDecodeError)
+    assert "'decode_responses': False" in str(error)
+    assert str(error).count("this client gives text") == 1
 
 
 # Scripts -------------------------------------------------------------------------------------
@@ -255,9 +255,7 @@ def test_what_a_script_does_may_depend_on_what_it_reads():
         cache.set("on", "1")
         return cache.get("n")
 
-    seen = set()
-    both_searches({"mover": mover, "switch": switch}, lambda w: seen.add(str(w.answers)))
-    assert len(seen) == 3
+    assert len(both_ends({"mover": mover, "switch": switch}, lambda w: str(w.answers))) == 3
 
 
 def test_whether_a_script_is_known_is_part_of_the_state():
@@ -271,10 +269,7 @@ def test_whether_a_script_is_known_is_part_of_the_state():
         lambda cache, db: cache.script_load("return 1"),
         lambda cache, db: cache.eval("return 1", 0),
     ):
-        seen = set()
-        both_searches(
-            {"by_hash": by_hash, "load": load}, lambda w, s=seen: s.add(w.answers["by_hash"])
-        )
+        seen = both_ends({"by_hash": by_hash, "load": load}, lambda w: w.answers["by_hash"])
         assert seen == {1, "unknown"}
 
 
@@ -289,10 +284,9 @@ def test_somebody_may_publish_between_the_subscription_and_the_look(client):
             pubsub.get_message()  # the answer to the subscription
             return [pubsub.get_message() is not None for _ in range(2)]
 
-    seen = set()
-    both_searches(
+    seen = both_ends(
         {"listens": listens, "speaks": lambda cache, db: client(cache).publish("news", "x")},
-        lambda world: seen.add((tuple(world.answers["listens"]), world.answers["speaks"])),
+        lambda world: (tuple(world.answers["listens"]), world.answers["speaks"]),
     )
     assert seen == {((False, False), 0), ((True, False), 1), ((False, True), 1)}
 
@@ -363,9 +357,7 @@ def test_writes_meet_a_subscriber_of_the_keyspace_only_where_it_was_asked_for():
 
     actors = {"listens": listens, "writes": lambda cache, db: cache.set("a", "1")}
     for setup, ends in ((None, {False}), (asks, {False, True})):
-        seen = set()
-        both_searches(actors, lambda w, s=seen: s.add(w.answers["listens"]), setup=setup)
-        assert seen == ends
+        assert both_ends(actors, lambda w: w.answers["listens"], setup=setup) == ends
 
 
 # Generated -----------------------------------------------------------------------------------
@@ -454,3 +446,122 @@ def test_clients_reach_the_same_ends_in_the_pruned_search_as_in_the_full_one(pro
     pruned, verdict = ends_of(programs, True)
     assert pruned == full
     assert verdict.orders == all_of_them.schedules
+
+
+# What is not on the stage --------------------------------------------------------------------
+
+
+def sqlite_before(tmp_path):
+    return sqlite3.connect(tmp_path / "own.db", check_same_thread=False)
+
+
+def own_engine(tmp_path):
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'own.db'}")
+    with engine.begin() as connection:  # its pool keeps what was opened here
+        connection.exec_driver_sql("CREATE TABLE t (n INTEGER)")
+    return engine
+
+
+def through_an_engine(engine):
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+
+
+def imports_a_driver(_):
+    sys.modules.pop("psycopg", None)
+    import psycopg  # noqa: F401
+
+
+DATABASE = "A database of your own is not on the stage: use the `db`"
+FILE = "A file that is written is not on the stage"
+NETWORK = "A network connection cannot be used"
+
+
+def a_lock_file(tmp_path):
+    lock = pytest.importorskip("fcntl")
+    made = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    return lambda: lock.flock(made, lock.LOCK_EX)
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "said"),
+    [
+        (lambda path: path, lambda path: sqlite3.connect(path / "own.db"), DATABASE),
+        (sqlite_before, lambda made: made.execute("SELECT 1"), DATABASE),
+        (sqlite_before, lambda made: made.cursor(), DATABASE),
+        (lambda path: sqlite_before(path).cursor(), lambda m: m.execute("SELECT 1"), DATABASE),
+        (own_engine, through_an_engine, DATABASE),
+        (lambda p: own_engine(p).connect(), lambda m: m.execute(sa.text("SELECT 1")), DATABASE),
+        (lambda path: sa.create_engine(f"sqlite:///{path}/x"), lambda m: m.connect(), DATABASE),
+        (lambda path: None, imports_a_driver, DATABASE),
+        (lambda path: pytest.importorskip("psycopg"), lambda m: m.connect("host=/no"), DATABASE),
+        (lambda path: path / "state", lambda path: path.write_text("1"), FILE),
+        (lambda path: path / "state", lambda path: open(path, "a"), FILE),  # noqa: SIM115
+        (lambda path: path / "lock", lambda path: os.mkdir(path), FILE),
+        (lambda path: path / "lock", lambda path: os.open(path, os.O_CREAT | os.O_EXCL), FILE),
+        (a_lock_file, lambda lock: lock(), FILE),
+        (lambda path: redis.Redis(port=1), lambda made: made.get("a"), NETWORK),
+        (
+            lambda path: redis.Redis(port=1),
+            lambda made: made.pipeline().get("a").execute(),
+            NETWORK,
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["an actor", "a thread", "a try"])
+def test_what_is_not_on_the_stage_is_refused_wherever_it_is_used(make, use, said, where, tmp_path):
+    made = make(tmp_path)
+
+    def refused(cache, db):
+        cache.incr("n")
+        if where == "a thread":
+            thread = threading.Thread(target=use, args=(made,))
+            thread.start()
+            thread.join()
+        elif where == "a try":
+            try:
+                use(made)
+            except BaseException:
+                return "as if nothing had been"
+        else:
+            use(made)
+        return cache.get("n")
+
+    actors = {"refused": refused, "other": lambda cache, db: cache.incr("n")}
+    modules = dict(sys.modules)
+    for play in (
+        lambda: stage.run(actors),
+        lambda: stage.explore(actors, lambda world: None),
+    ):
+        with pytest.raises(stage.Refused, match=said):
+            play()
+    sys.modules.update({k: v for k, v in modules.items() if k.partition(".")[0] == "psycopg"})
+
+
+def test_outside_of_actors_all_that_works_as_ever(tmp_path):
+    engine, before = own_engine(tmp_path), sqlite_before(tmp_path)
+
+    def looks(world):
+        (tmp_path / "seen").write_text(str(world.cache.get("n")))
+        through_an_engine(engine)
+        assert (tmp_path / "seen").read_text()
+
+    def reads(cache, db):
+        return (tmp_path / "text").read_text(), cache.incr("n")
+
+    (tmp_path / "text").write_text("a file that is only read is no state")
+    verdict = stage.explore({"a": reads, "b": reads}, looks)
+    assert verdict.outcome == "passed"
+    assert before.execute("SELECT count(*) FROM t").fetchone() == (verdict.schedules,)
+    assert sqlite3.connect(":memory:").execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_a_pipeline_is_one_trip_over_the_network_however_many_steps_it_is(transaction):
+    def actor(cache, db):
+        pipe = cache.pipeline(transaction=transaction)
+        for number in range(5):
+            pipe.get(f"k{number}")
+        pipe.execute()
+
+    assert stage.run([actor], hop=1.0).seconds == 1.0

@@ -66,12 +66,22 @@ def test_a_loop_that_only_computes_is_no_such_wait():
 
 
 def test_a_run_that_the_clock_ends_is_a_limit():
+    def counts(cache, db):
+        while True:
+            cache.incr("n")
+
+    with pytest.raises(stage.Limit, match=r"takes longer than 0\.5 s of real time"):
+        stage.run([counts, counts], wall_limit=0.5)
+
+
+def test_a_run_that_the_clock_ends_in_the_middle_of_a_poll_without_an_end_is_the_actors_own():
     def polls(cache, db):
         while cache.get("k") is None:
             pass
 
-    with pytest.raises(stage.Limit, match=r"takes longer than 0\.5 s of real time"):
-        stage.run([polls, polls], wall_limit=0.5)
+    with pytest.raises(stage.Stuck, match=r"takes longer than 0\.5 s of real time") as stuck:
+        stage.run([polls] * 40, wall_limit=0.5)
+    assert not isinstance(stuck.value, stage.Limit)
 
 
 def test_an_exploration_that_the_clock_ends_within_an_order_proves_nothing():

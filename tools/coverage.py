@@ -1,6 +1,5 @@
 """Whether `content/COVERAGE.md` keeps its word: each row leads to a cell that ran and shows it."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.notebook import loads
 from tools.numbers import numbers_in
 
 TABLE = "content/COVERAGE.md"
@@ -59,13 +59,13 @@ def cells_of(root: Path, stem: str) -> Cells:
     path = root / (stem if stem.startswith("solutions/") else f"notebooks/{stem}")
     try:
         return _cells(path.with_suffix(".ipynb").read_text("utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return ()
 
 
 @cache
 def _cells(text: str) -> Cells:
-    return tuple(json.loads(text)["cells"])
+    return tuple(loads(text).cells)
 
 
 def source_of(cell: dict[str, Any]) -> str:

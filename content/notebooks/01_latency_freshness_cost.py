@@ -30,13 +30,13 @@ import random
 from dataclasses import dataclass
 from timeit import repeat
 
-from cachelab.predict import predict, recap, reveal
 from cachetools import TTLCache
 
 import cachelab
 from cachelab import stage, traffic, widgets
 from cachelab.models import staleness, ttl, worth
 from cachelab.patterns import cache_aside
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

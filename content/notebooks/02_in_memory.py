@@ -34,12 +34,11 @@ import threading
 import time
 from collections import Counter, OrderedDict
 
-from cachelab.predict import predict, recap, reveal
-from cachelab.trace import Trace
-
 import cachelab
 from cachelab import stage, widgets
 from cachelab.models import eviction
+from cachelab.predict import predict, recap, reveal
+from cachelab.trace import Trace
 
 lab = cachelab.start()
 

@@ -34,11 +34,11 @@ from functools import partial
 
 import redis
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, traffic
 from cachelab.patterns import cache_aside, read_many
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -30,10 +30,9 @@
 import hashlib
 from itertools import product
 
-from cachelab.predict import predict, recap, reveal
-
 import cachelab
 from cachelab.edge.absent import start_or_explain
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

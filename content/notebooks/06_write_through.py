@@ -32,10 +32,10 @@ import time
 
 import redis
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, traffic
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

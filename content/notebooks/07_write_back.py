@@ -29,11 +29,11 @@ import os
 import random
 
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import server, stage, traffic, widgets
 from cachelab.models import write_back as model
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

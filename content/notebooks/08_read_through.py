@@ -32,13 +32,13 @@ import re
 import time
 
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage
 from cachelab.origin import Product, User
 from cachelab.patterns import cache_aside, read_through, single_flight
 from cachelab.patterns.read_through import Entity, ReadThrough
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -34,12 +34,12 @@ from functools import partial
 from itertools import pairwise
 
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage
 from cachelab.models import staleness
 from cachelab.patterns import cache_aside, outbox, stream_consumer, tags
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -30,10 +30,9 @@ import time
 from collections import Counter
 from itertools import pairwise
 
-from cachelab.predict import predict, recap, reveal
-
 import cachelab
 from cachelab import stage, traffic, widgets
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

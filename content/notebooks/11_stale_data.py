@@ -31,11 +31,11 @@ import random
 import time
 
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, widgets
 from cachelab.models import staleness, ttl
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -34,13 +34,13 @@ from dataclasses import dataclass
 import numpy as np
 import redis
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
-from cachelab.trace import Trace
 
 import cachelab
 from cachelab import server, stage, traffic, widgets
 from cachelab.models import eviction, ttl
 from cachelab.patterns import cache_aside, single_flight
+from cachelab.predict import predict, recap, reveal
+from cachelab.trace import Trace
 
 lab = cachelab.start()
 

@@ -29,12 +29,11 @@ import json
 import logging
 import time
 
-from cachelab.predict import predict, recap, reveal
-
 import cachelab
 from cachelab import stage
 from cachelab.patterns import production
 from cachelab.patterns.production import ProductionCache
+from cachelab.predict import predict, recap, reveal
 
 logging.disable(logging.CRITICAL)  # the cache logs its troubles; here we count them
 lab = cachelab.start()

@@ -30,13 +30,13 @@ import time
 from timeit import repeat
 
 import sqlalchemy as sa
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, traffic
 from cachelab.models import ttl, worth
 from cachelab.origin import Size
 from cachelab.patterns import cache_aside
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

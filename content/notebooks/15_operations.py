@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import stage, traffic
@@ -42,6 +41,7 @@ from cachelab.figures import PALETTE, Picture
 from cachelab.models import recovery
 from cachelab.origin import Size
 from cachelab.patterns import cache_aside
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -35,13 +35,13 @@ from collections import Counter
 from itertools import count, pairwise
 
 import redis
-from cachelab.predict import predict, recap, reveal
 
 import cachelab
 from cachelab import nodes
 from cachelab.figures import PALETTE, Picture
 from cachelab.models import staleness
 from cachelab.patterns.local_cache import LocalCache
+from cachelab.predict import predict, recap, reveal
 
 lab = cachelab.start()
 

@@ -30,12 +30,12 @@ import subprocess
 import sys
 
 import redis
-from cachelab.predict import predict, recap, reveal
-from cachelab.trace import Trace
 
 import cachelab
 from cachelab import incident
 from cachelab.incident import PROMISED, parts, service
+from cachelab.predict import predict, recap, reveal
+from cachelab.trace import Trace
 
 lab = cachelab.start()
 night = incident.load("three_in_the_morning")

@@ -160,9 +160,6 @@ class Nginx:
             for each in (self.folder / f"store_{name}").iterdir():
                 each.unlink()
 
-    def is_running(self) -> bool:
-        return self.guard.returncode(self.pid) is None
-
     def close(self) -> None:
         """End it and remove its folder; safe to call twice."""
         self.guard.close()

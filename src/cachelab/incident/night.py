@@ -342,10 +342,6 @@ class Run:
         total = 3_600 * (int(hours) - begin[0]) + 60 * (int(minutes) - begin[1])
         return (total + float(seconds or 0)) % 86_400
 
-    def of(self, request: PageRequest) -> list[int]:
-        """The numbers of the entries that one request left."""
-        return [n for n, event in enumerate(self.trace.events, 1) if event.actor == request.who]
-
 
 @dataclass(frozen=True)
 class Lines:

@@ -19,6 +19,7 @@ import redis
 
 from cachelab.cache.client import Cache
 from cachelab.record.trace import current_actor
+from cachelab.stage.scheduler import current as stage_task
 
 _PLAIN = frozenset({"GET", "SET", "MGET", "DEL"})
 _NONE_YET = object()
@@ -90,12 +91,12 @@ class ConnectionLimit:
                 super().connect()
 
             def send_command(self, *args: Any, **more: Any) -> None:
-                if args[0] not in _PLAIN or not self._sock:
+                task = stage_task()
+                if args[0] not in _PLAIN or not self._sock or task is None:
                     super().send_command(*args, **more)
                     return
                 # The same step of the stage, without packing and unpacking what nobody reads.
-                self.store.before([args])
-                self.reply = self.store.decoded(self.store.answer(args))
+                self.reply = self.store.decoded(self.store.exchange(task, args))
 
             def read_response(self, *args: Any, **more: Any) -> Any:
                 if self.reply is _NONE_YET:

@@ -89,11 +89,6 @@ class Trial:
         self.worlds.append(made)
         return made
 
-    def fast_forward(self, seconds: float) -> None:
-        """Let `seconds` pass at once in every world of this trial."""
-        for world in self.worlds:
-            world.fast_forward(seconds)
-
     @property
     def trace(self) -> Trace | None:
         """What has happened in the newest world."""

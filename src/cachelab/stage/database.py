@@ -87,6 +87,10 @@ _LEVELS = ("AUTOCOMMIT", "READ COMMITTED", "READ UNCOMMITTED")
 sa.dialects.registry.register("sqlite.stage", __name__, "Dialect")
 
 
+class StageSqlite(sqlite3.Connection):
+    """A SQLite of the stage's own, which it switches at and sets back."""
+
+
 class Connection:
     """One connection as SQLAlchemy's SQLite dialect uses it (PEP 249)."""
 
@@ -225,7 +229,9 @@ class Database:
         sa.event.listen(self.engine, "before_cursor_execute", _take_for_update, retval=True)
 
     def _open(self, image: bytes) -> sqlite3.Connection:
-        real = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        real = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False, factory=StageSqlite
+        )
         real.deserialize(image)
         real.set_authorizer(self.reader.note)
         # sqlite3 keeps its functions where the garbage collector does not look: if one of them held
@@ -548,7 +554,7 @@ def _moment(database: Database, form: str) -> Callable[[], str]:
     return lambda: database.moment().strftime(form)
 
 
-_aside = sqlite3.connect(":memory:", check_same_thread=False)
+_aside = sqlite3.connect(":memory:", check_same_thread=False, factory=StageSqlite)
 
 
 def _virtual(database: Database, name: str) -> Callable[..., Any]:

@@ -16,24 +16,29 @@ import contextlib
 import datetime
 import functools
 import gc
+import io
 import multiprocessing.process
 import os
 import queue
 import random
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import types
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cachelab.process.redirect import Methods, Original, Redirected
 from cachelab.stage import sync, thread_locals
+from cachelab.stage.database import StageSqlite
 from cachelab.stage.scheduler import EPOCH, MONOTONIC, SECOND, current, refuse
 
+with contextlib.suppress(ImportError):  # Windows has none
+    import fcntl
 _os: Any = sys.modules[os.name]  # a fence may have put its own functions into `os` just now
 _functions: list[Redirected] = []
 
@@ -162,6 +167,14 @@ _SOCKET = (
 )
 _PROCESS = "An actor of the stage cannot start a process: use a thread, or a second actor."
 _THREAD = "An actor of the stage starts a thread with threading.Thread."
+_DATABASE = (
+    "A database of your own is not on the stage: use the `db` that the actor is called with, "
+    "and make your tables on `db.engine` in setup."
+)
+_FILE = (
+    "A file that is written is not on the stage, which cannot set it back for the next order: "
+    "keep it in the cache or the db that the actor is called with."
+)
 
 
 def _refusing(why: str) -> Callable[..., Any]:
@@ -184,6 +197,80 @@ def _refusing_method(real: Any, why: str) -> Any:
     return dispatch
 
 
+def _outside(why: str, wanted: Callable[..., bool]) -> Callable[..., Any]:
+    """Refuses an actor what is `wanted`; not one who looks at the world, and not an import."""
+    refused = _refusing(why)
+
+    def target(real: Any, task: Any, *args: Any, **more: Any) -> Any:
+        if task.free or not wanted(*args, **more) or _imports():
+            return real(*args, **more)
+        return refused(real, task, *args, **more)
+
+    return target
+
+
+def _imports() -> bool:
+    """Whether Python keeps what it has compiled."""
+    return sys._getframe(3).f_globals.get("__name__") == "importlib._bootstrap_external"
+
+
+def _is_written(file: Any, mode: str = "r", *_: Any, **__: Any) -> bool:
+    return not set(mode).isdisjoint("wax+") and not isinstance(file, int) and file != os.devnull
+
+
+def _is_opened_to_write(path: Any, flags: int, *_: Any, **__: Any) -> bool:
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and path != os.devnull
+
+
+def _of_sqlite(kind: Any, names: Sequence[str]) -> Methods:
+    """Methods of a connection or a cursor that was made before the run; the stage has its own."""
+
+    def refusing(name: str) -> Any:
+        real: Any = vars(kind)[name]
+
+        @functools.wraps(real)
+        def dispatch(self: Any, *args: Any, **more: Any) -> Any:
+            task = current()
+            if task is None or task.free or task.gone:
+                return real(self, *args, **more)
+            if type(self if kind is sqlite3.Connection else self.connection) is StageSqlite:
+                return real(self, *args, **more)
+            refuse(_DATABASE)
+
+        return dispatch
+
+    return Methods(kind, {name: refusing(name) for name in names})
+
+
+class _Drivers:
+    """Finds no module, and refuses those that speak to a server past Python's sockets."""
+
+    names = frozenset({"psycopg", "psycopg2", "asyncpg", "MySQLdb", "oracledb", "pyodbc"})
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Called for each import of a module that is not there yet."""
+        task = current()
+        if name in self.names and task is not None and not task.free and not task.gone:
+            refuse(_DATABASE)
+
+
+# What a driver that is there already is entered by.
+_ENTRIES = {
+    "psycopg": ("connect", "Connection.connect", "Cursor.execute", "Cursor.executemany"),
+    "psycopg2": ("connect",),
+}
+
+
+def _entries() -> Iterator[tuple[Any, str, Any]]:
+    for module, names in _ENTRIES.items():
+        for name in names if module in sys.modules else ():
+            *path, last = name.split(".")
+            owner = functools.reduce(getattr, path, sys.modules[module])
+            real = getattr(owner, last)
+            ours = _refusing_method(real, _DATABASE)
+            yield owner, last, staticmethod(ours) if isinstance(real, types.MethodType) else ours
+
+
 def _leave(real: Any, task: Any, status: int = 0) -> Any:
     raise SystemExit(status)
 
@@ -191,10 +278,23 @@ def _leave(real: Any, task: Any, status: int = 0) -> Any:
 _redirect(_os._exit, _leave)
 _redirect(_os.abort, lambda real, task: _leave(real, task, "abort"))  # type: ignore[arg-type]
 _redirect(_thread.start_new_thread, _refusing(_THREAD))
+_redirect(sqlite3.connect, _outside(_DATABASE, lambda *args, **more: True))
+_redirect(io.open, _outside(_FILE, _is_written))
+_redirect(_os.open, _outside(_FILE, _is_opened_to_write))
+for _name in ("mkdir", "link", "symlink", "rename", "replace"):
+    _redirect(getattr(_os, _name), _outside(_FILE, lambda *args, **more: True))
+if "fcntl" in globals():
+    _redirect(fcntl.flock, _refusing(_FILE))
+    _redirect(fcntl.lockf, _refusing(_FILE))
 _redirect(_socket.getaddrinfo, _refusing(_SOCKET))
 for _name in ("system", "fork", "forkpty", "posix_spawn"):
     if hasattr(_os, _name):
         _redirect(getattr(_os, _name), _refusing(_PROCESS))
+
+_TYPES += [
+    _of_sqlite(sqlite3.Connection, ("execute", "executemany", "executescript", "cursor", "commit")),
+    _of_sqlite(sqlite3.Cursor, ("execute", "executemany", "executescript")),
+]
 
 # Attributes of classes that are written in Python.
 _ATTRIBUTES: list[tuple[Any, str, Any]] = [
@@ -241,8 +341,11 @@ class Patches:
         if enabled:
             self._undo.append(gc.enable)
             gc.disable()  # what is collected, and when, must not depend on earlier runs
-        for owner, name, ours in _ATTRIBUTES:
+        for owner, name, ours in (*_ATTRIBUTES, *_entries()):
             self._put(owner, name, ours)
+        drivers: Any = _Drivers()
+        sys.meta_path.insert(0, drivers)
+        self._undo.append(lambda: sys.meta_path.remove(drivers))
         self._put(pool_threads.ThreadPoolExecutor, "_adjust_thread_count", self._adjust)
         redirected: list[Redirected | Methods] = [*_functions, *_TYPES]
         for one in redirected:

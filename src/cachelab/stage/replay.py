@@ -8,6 +8,7 @@ from typing import Any, NoReturn, cast
 
 from cachelab.origin import SMALL, Latency, Size
 from cachelab.record.trace import Event
+from cachelab.stage.deadline import real_seconds
 from cachelab.stage.faults import FAILURES, LOST, Fault
 from cachelab.stage.orders import ENDS, Choice, parsed
 from cachelab.stage.performance import Performer
@@ -19,7 +20,6 @@ from cachelab.stage.world import (
     World,
     as_actors,
     open_world,
-    wall_clock,
 )
 
 _OPERATIONS = frozenset(
@@ -68,7 +68,7 @@ def replay(
         open_world(
             roots, size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
         ) as world,
-        wall_clock(lambda: world.scheduler, wall_limit),
+        real_seconds(wall_limit) as world.deadline,
     ):
         world.prepare(setup)
         world.commit_apart = is_text if commit_apart is None else commit_apart
@@ -76,7 +76,7 @@ def replay(
             world.perils = (*FAILURES, LOST)
         names = [actor.name for actor in cast_list]
         picker = _Reader(world, choices) if is_text else _Prompter(world, names, order)
-        scheduler = Scheduler(world.trace, picker, limit=limit_seconds, wall_limit=wall_limit)
+        scheduler = Scheduler(world.trace, picker, limit=limit_seconds, deadline=world.deadline)
         world.fresh(scheduler)
         trace = cast(StageTrace, world.play(cast_list, scheduler))
         picker.finish()

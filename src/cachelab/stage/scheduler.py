@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import heapq
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from cachelab.process.patience import Patience
 from cachelab.record.trace import Trace, say_seconds, silent
 from cachelab.stage import thread_locals
 
@@ -23,7 +26,8 @@ MONOTONIC = 1024.0  # what time.monotonic() says then; a power of two keeps diff
 Touch = tuple[str, str | None, bool]
 Label = tuple[Touch, ...]
 
-_CHANGES = frozenset({"fill", "delete", "write", "commit"})  # kinds of events that change something
+# Kinds of events that change something: rows, keys, the time.
+_CHANGES = frozenset({"fill", "delete", "write", "commit", "sleep", "wait"})
 _graveyard: list[greenlet] = []  # actors that refuse to end are kept, not collected
 
 
@@ -159,6 +163,27 @@ def refuse(why: str) -> NoReturn:
     raise refused
 
 
+@dataclass
+class Deadline:
+    """The real seconds of one run, or of many one after the other; `passed` when they are over.
+
+    The scheduler says which task is `running` (`beats` counts how often one went on) or `closing`;
+    who watches the seconds says where that task waits for something `unseen`.
+    """
+
+    seconds: float = 10.0
+    patience: Patience | None = None
+    passed: bool = False
+    unseen: str = ""
+    running: Task | None = None
+    closing: Task | None = None
+    beats: int = 0
+
+    def left(self) -> float:
+        """Seconds that are left; without a limit, all of them."""
+        return self.seconds if self.patience is None else self.patience.left()
+
+
 class Scheduler:
     """Runs tasks one at a time. Time passes only when every task sleeps or waits.
 
@@ -175,7 +200,7 @@ class Scheduler:
         *,
         limit: float = 30 * 86_400.0,
         most_steps: int = 2_000_000,
-        wall_limit: float = 10.0,
+        deadline: Deadline | None = None,
     ) -> None:
         self.hub = getcurrent()
         self.context = contextvars.copy_context()
@@ -184,9 +209,7 @@ class Scheduler:
         self.now = 0
         self.limit = round(limit * SECOND)
         self.most_steps = most_steps
-        self.wall_limit = wall_limit
-        self.overtime = False
-        self.unseen = ""  # where the running task waits for something that the stage does not know
+        self.deadline = deadline or Deadline()
         self.tasks: list[Task] = []
         self.outside = Process("", 0)  # the caller's, who looks at the world
         self.processes: dict[str, Process] = {}
@@ -199,13 +222,10 @@ class Scheduler:
         self._count = 0
         self.steps = 0
         self.ticks = 0  # how often the clock was moved on
-        self.beats = 0
         self.left = 0  # tasks that must end before the run is over
         self.ended: int | None = None
         self.draining = False
         self.failure: BaseException | None = None
-        self.running: Task | None = None
-        self.closing: Task | None = None
         self.released: list[str] = []  # locks given back since the last step began
         self.on_step: list[Callable[[Task, Label], None]] = []
         self.on_touch: list[Callable[[Task, Label], None]] = []
@@ -341,7 +361,7 @@ class Scheduler:
             self.hub.switch()
         self.steps += 1
         task.at_once += 1
-        if self.overtime:
+        if self.deadline.passed:
             self.fail(self._too_long(task))
         if self.steps > self.most_steps:
             self.fail(self._endless(task))
@@ -443,6 +463,11 @@ class Scheduler:
             self.hub.switch()
         raise GreenletExit
 
+    def abandon(self, task: Task) -> None:
+        """End the run, and leave the running task where it is: it catches whatever is raised."""
+        task.gone, task.refusals, self.failure = True, 1_000, Overtime()
+        self._go_away(task)
+
     # The loop -------------------------------------------------------------------------------
 
     def loop(self) -> None:
@@ -479,13 +504,14 @@ class Scheduler:
         return wait is not None and (wait.over or who.done)
 
     def _go(self, task: Task) -> None:
-        self.beats += 1
-        if self.overtime:
+        deadline = self.deadline
+        deadline.beats += 1
+        if deadline.passed:
             raise self._too_long(task)
-        self.running = task
+        deadline.running = task
         self.enter(task)
         task.switch()
-        self.running = None
+        deadline.running = None
         if self.failure is not None:
             failure, self.failure = self.failure, None
             if isinstance(failure, Overtime):
@@ -566,25 +592,27 @@ class Scheduler:
 
     def _goes_round(self, task: Task) -> bool:
         """Whether what it did last changed nothing, and was the same again and again."""
-        mine = [event for event in self.trace.events[-4_000:] if event.actor == task.name][-300:]
+        lately = reversed(self.trace.events[-20_000:])
+        mine = itertools.islice((event for event in lately if event.actor == task.name), 100)
         seen = [(event.kind, event.what, event.on, event.detail) for event in mine]
-        if len(seen) < 300 or any(kind in _CHANGES for kind, *_ in seen):
+        if len(seen) < 100 or any(kind in _CHANGES for kind, *_ in seen):
             return False
         return any(seen[period:] == seen[:-period] for period in range(1, 9))
 
     def _busy(self, task: Task) -> Stuck:
-        if self.unseen:
+        if self.deadline.unseen:
             return Limit(
-                f"{task.name} waits for something that is not on the stage: {self.unseen}."
+                f"{task.name} waits for something that is not on the stage: {self.deadline.unseen}."
             )
         return Stuck(
-            f"{task.name} did not come back within {say_seconds(self.wall_limit)}: "
+            f"{task.name} did not come back within {say_seconds(self.deadline.seconds)}: "
             "a loop without a cache command, a statement or a sleep in it."
         )
 
-    def _too_long(self, task: Task) -> Limit:
-        return Limit(
-            f"The run takes longer than {say_seconds(self.wall_limit)} of real time: "
+    def _too_long(self, task: Task) -> Stuck:
+        how = Stuck if self._goes_round(task) else Limit
+        return how(
+            f"The run takes longer than {say_seconds(self.deadline.seconds)} of real time: "
             f"{self.steps:,} operations so far, the last by {task.name}, "
             f"at {say_seconds(self.now / SECOND)} virtual."
         )
@@ -597,13 +625,13 @@ class Scheduler:
             task.gone = True
         for task in self.tasks:
             if task and not task.dead:  # started and not finished
-                self.closing = task
+                self.deadline.closing = task
                 self.enter(task)
                 with contextlib.suppress(Overtime):
                     task.throw(GreenletExit)
             task.done = True
             task.joiners.clear()
-        self.closing = None
+        self.deadline.closing = None
         self.enter(None)
         thread_locals.retire(self.tasks)
         for state, _ in self.plumbing.values():

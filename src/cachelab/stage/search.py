@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
 from cachelab.origin import SMALL, Latency, Size
-from cachelab.process.patience import Patience
 from cachelab.process.places import Where, place_at
 from cachelab.record.verdict import Outcome, Verdict
+from cachelab.stage.deadline import real_seconds
 from cachelab.stage.explain import Doing, others, parting, sentences
 from cachelab.stage.faults import FAILURES, LOST, Fault
 from cachelab.stage.orders import (
@@ -37,7 +37,7 @@ from cachelab.stage.orders import (
     written,
 )
 from cachelab.stage.performance import Performer
-from cachelab.stage.scheduler import Label, Limit, Scheduler, Stuck, Task
+from cachelab.stage.scheduler import Deadline, Label, Limit, Scheduler, Stuck, Task
 from cachelab.stage.world import (
     Actor,
     Actors,
@@ -45,7 +45,6 @@ from cachelab.stage.world import (
     World,
     as_actors,
     open_world,
-    wall_clock,
 )
 
 Invariant = Callable[[World], Any]
@@ -395,13 +394,12 @@ class _Search:
         prune: bool,
         allow_errors: bool,
         limit_seconds: float,
-        wall_limit: float,
-        patience: Patience,
+        deadline: Deadline,
     ) -> None:
         self.world, self.make, self.invariant = world, make, invariant
         self.limit, self.perils, self.seed, self.prune = limit, perils, seed, prune
         self.allow_errors = allow_errors
-        self.limit_seconds, self.wall_limit, self.patience = limit_seconds, wall_limit, patience
+        self.limit_seconds, self.deadline = limit_seconds, deadline
         self.nodes: list[_Node] = []
         self.known = 0
         self.run_count = self.cut_count = self.random_count = 0
@@ -413,7 +411,6 @@ class _Search:
         self.writers: set[str] = set()  # actors that wrote something in some order
         self.struck: set[Any] = set()  # kinds of mischance, and faults, that came to pass
         self.limit_met = ""  # of the stage, in some order, which says nothing then
-        self.scheduler: Scheduler | None = None
 
     # Playing --------------------------------------------------------------------------------
 
@@ -426,11 +423,11 @@ class _Search:
 
     def perform(self, player: _Player) -> tuple[str | None, StageTrace]:
         """Play an order as a player says; what is wrong with it, and what happened."""
-        self.scheduler = scheduler = Scheduler(
+        scheduler = Scheduler(
             self.world.trace,
             player,
             limit=self.limit_seconds,
-            wall_limit=self.wall_limit,
+            deadline=self.deadline,
             most_steps=_MOST_STEPS,
         )
         self.world.fresh(scheduler)
@@ -440,7 +437,7 @@ class _Search:
         except Seen:
             return None, trace
         except Stuck as stuck:
-            if scheduler.overtime or isinstance(stuck, Unrepeatable):
+            if self.deadline.passed or isinstance(stuck, Unrepeatable):
                 raise
             if isinstance(stuck, Limit):
                 self.limit_met = str(stuck)
@@ -604,7 +601,7 @@ class _Search:
         """Whether to begin no further order: one that is cut off would blame an actor."""
         if self.run_count + self.random_count < _LEAST:
             return False
-        return self.patience.left() < _LAST * self.wall_limit
+        return self.deadline.left() < _LAST * self.deadline.seconds
 
     def search_at_random(self, count: int) -> None:
         """Beyond the limit: seeded orders with few preemptions."""
@@ -630,7 +627,7 @@ class _Search:
     def smallest(self) -> Failure:
         """The shortest failing order, with the fewest switches of all orders that equal it."""
         best = min(self.findings, key=_Finding.size)
-        if self.scheduler is not None and self.scheduler.overtime:  # there is no time to play it
+        if self.deadline.passed:  # there is no time to play it
             return Failure(best.sentence, best.trace, written(best.choices))
         length = len(best.choices)
         tried = [best]
@@ -656,7 +653,7 @@ class _Search:
     ) -> tuple[tuple[str, ...], StageTrace | None]:
         """Which two operations decide, and a run that passes because they come otherwise."""
         for tried, other in enumerate(others(player.taken, player.steps)):
-            if tried == _TRIED or self.patience.left() < _LAST / 2 * self.wall_limit:
+            if tried == _TRIED or self.deadline.left() < _LAST / 2 * self.deadline.seconds:
                 break
             guided = _Guided(self, other.wanted)
             sentence, passing = self.perform(guided)
@@ -727,12 +724,8 @@ def explore(
     with open_world(
         roots, size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
     ) as world:
-        search: _Search | None = None
-
-        def scheduler() -> Scheduler | None:
-            return search.scheduler if search is not None else world.scheduler
-
-        with wall_clock(scheduler, wall_limit) as patience:
+        with real_seconds(wall_limit) as deadline:
+            world.deadline = deadline
             world.prepare(setup)
             world.commit_apart, world.perils = commit_apart, perils.ways()
             search = _Search(
@@ -745,8 +738,7 @@ def explore(
                 prune=prune,
                 allow_errors=allow_errors,
                 limit_seconds=limit_seconds,
-                wall_limit=wall_limit,
-                patience=patience,
+                deadline=deadline,
             )
             exhaustive = False
             try:

@@ -36,7 +36,6 @@ _SCHEMA = _codes(
 _ELSEWHERE = _codes("ATTACH", "DETACH")
 _WRITES = _codes("INSERT", "UPDATE", "DELETE")
 _MASTER = {"sqlite_master": "sqlite_schema", "sqlite_temp_master": "sqlite_schema"}
-_ROWID = {"rowid", "oid", "_rowid_"}
 _OF_A_CONNECTION = {"last_insert_rowid", "changes", "total_changes"}
 
 # Pragmas that say how a connection works, not what it says: on the stage there is nothing to tune.
@@ -288,7 +287,7 @@ def _rows(
         return {}
     keys: dict[str, dict[Key, None]] = {}
     for table in {name for trees in opened.values() for name, _ in trees}:
-        found = _keys_of(real, table, seen, program, opened)
+        found = _keys_of(real, table, program, opened)
         if found:
             keys[table] = found
     return {table: tuple(found) for table, found in keys.items()}
@@ -297,16 +296,12 @@ def _rows(
 def _keys_of(
     real: sqlite3.Connection,
     table: str,
-    seen: list[Action],
     program: list[Op],
     opened: dict[int, set[tuple[str, bool]]],
 ) -> dict[Key, None] | None:
     """The keys of the rows of `table`; None when it may be any row."""
     name, index = _primary_key(real, table)
-    if name is None or any(
-        code == sqlite3.SQLITE_UPDATE and _fold(on) == table and _fold(column) in {name, *_ROWID}
-        for code, on, column, _, _ in seen
-    ):
+    if name is None:
         return None
     cursors = {number for number, trees in opened.items() if any(on == table for on, _ in trees)}
     if any(len(opened[number]) != 1 for number in cursors):

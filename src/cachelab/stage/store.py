@@ -258,8 +258,12 @@ class StageConnection(ExactConnection):
             return
         commands = list(_parsed(command))
         cast("_Socket", self._sock).piped = len(commands) > 1
+        hop = self.store.world.hop  # a pipeline of many steps is one trip
         for packed, asked, watched in self._steps(commands):
-            way = self.store.before(asked, watched) if asked else ""
+            way = ""
+            if asked:
+                way = self.store.before(asked, watched, hop=hop)
+                hop = 0
             super().send_packed_command(packed, check_health)  # type: ignore[no-untyped-call]
             self.store.after(way, asked[0][1][0] if asked else "")
 
@@ -292,6 +296,14 @@ class StageConnection(ExactConnection):
         if waiting:
             yield waiting, [], ()
 
+    def _decode(self, response: Any) -> Any:
+        try:
+            return super()._decode(response)
+        except UnicodeDecodeError as error:
+            if _BYTES not in error.reason:
+                error.reason += _BYTES
+            raise
+
     def can_read(self, timeout: float | None = 0) -> bool:
         """Whether a message is there; to look for one is a step, for somebody may publish it."""
         task = current()
@@ -308,6 +320,11 @@ class StageConnection(ExactConnection):
         return super().can_read(timeout)
 
 
+_BYTES = (
+    "; this client gives text, and a library that stores bytes wants one of its own: "
+    "redis.Redis(connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, "
+    "**{**pool.connection_kwargs, 'decode_responses': False})), with pool = cache.connection_pool"
+)
 _POLL = 0.01  # seconds between two looks of `run_in_thread`, which would look without a pause
 Command = tuple[bytes, tuple[bytes, ...]]
 
@@ -402,10 +419,11 @@ class Store:
             return (*found, ("channel", None, True))
         return found
 
-    def before(self, asked: Sequence[Command], more: Label = ()) -> str:
-        """The switch point in front of a round trip, and the faults that meet it.
+    def before(self, asked: Sequence[Command], more: Label = (), *, hop: int | None = None) -> str:
+        """The switch point in front of a step, and the faults that meet it.
 
-        Returns what is to go wrong once it is done, if anything: a message is lost, or the reply.
+        It takes `hop` nanoseconds; None: a trip of its own. Returns what is to go wrong once it is
+        done, if anything: a message is lost, or the reply.
         """
         task = current()
         if task is None or task.free:
@@ -413,14 +431,15 @@ class Store:
         label = dict.fromkeys(more)
         for _, args in asked:
             label.update(dict.fromkeys(self.label(args)))
-        return self._step(task, tuple(label), [[_text(arg) for arg in args] for _, args in asked])
+        words = [[_text(arg) for arg in args] for _, args in asked]
+        return self._step(task, tuple(label), words, self.world.hop if hop is None else hop)
 
-    def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]]) -> str:
+    def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]], hop: int) -> str:
         scheduler = task.scheduler
         way = scheduler.point(task, label, ways=self.world.ways(asked))
         began = scheduler.now
-        if self.world.hop:
-            scheduler.pause(task, self.world.hop, "the network")
+        if hop:
+            scheduler.pause(task, hop, "the network")
         for args in asked:
             self.world.meet(task, args)
         if scheduler.explores and scheduler.now != began:
@@ -457,22 +476,30 @@ class Store:
         task = current()
         if task is None:
             return self.world.look(lambda: self.execute(client, args, options))
-        way = self._step(task, self.label(args), (args,)) if not task.free else ""
-        name = args[0]
-        reply = self.answer(args)
-        if way or self.reached:
-            self.after(way, name)
+        name, reply = args[0], self.exchange(task, args)
         if isinstance(reply, Exception):
             if isinstance(reply, redis.ResponseError) and "EMPTY_RESPONSE" in options:
                 return options["EMPTY_RESPONSE"]
             raise reply
         if options.pop("NEVER_DECODE", None) is None:
-            reply = self.decoded(reply)
+            try:
+                reply = self.decoded(reply)
+            except UnicodeDecodeError as error:
+                error.reason += _BYTES
+                raise
         options.pop("EMPTY_RESPONSE", None)
         options.pop("keys", None)
         callbacks: Any = client.response_callbacks
         callback = callbacks.get(name)
         return callback(reply, **options) if callback is not None else reply
+
+    def exchange(self, task: Task, args: Sequence[Any]) -> Any:
+        """What the server says to one command of `task`, as `answer` does, in a step of its own."""
+        way = self._step(task, self.label(args), (args,), self.world.hop) if not task.free else ""
+        reply = self.answer(args)
+        if way or self.reached:
+            self.after(way, args[0])
+        return reply
 
     def answer(self, args: Sequence[Any]) -> Any:
         """What the server says to one command, in bytes; an error is returned, not raised."""

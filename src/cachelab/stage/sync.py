@@ -95,7 +95,7 @@ class Lock:
     def take(self, task: Task, blocking: bool = True, nanoseconds: int | None = None) -> bool:
         """Make `task` the holder, at once or after a wait; whether it is."""
         scheduler = task.scheduler
-        if task.gone:
+        if task.gone and (self.loud or self.holder is not None):  # a library may still clear up
             scheduler._go_away(task)
         if self.loud:
             label = (("lock", self.key, True),)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import random
-import signal
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,17 +17,16 @@ from typing import Any, cast
 from greenlet import getcurrent
 
 from cachelab.origin import SMALL, Latency, Origin, Size
-from cachelab.process.patience import Patience, waited
-from cachelab.process.places import place_at
 from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
+from cachelab.stage.deadline import real_seconds
 from cachelab.stage.faults import LOST, PUBLISHES, Fault
 from cachelab.stage.patches import Patches, refuse_coroutine
 from cachelab.stage.scheduler import (
     EPOCH,
+    Deadline,
     Drawn,
     Label,
-    Overtime,
     Scheduler,
     Stuck,
     Task,
@@ -167,6 +164,7 @@ class World:
     scheduler: Scheduler | None = None
     hop: int = 0
     commit_apart: bool = True
+    deadline: Deadline | None = None
     perils: tuple[str, ...] = ()  # what may go wrong with a command, if the picker says so
     tasks: dict[str, Task] = field(default_factory=dict)
     patches: Patches | None = None  # while a run is on
@@ -175,7 +173,7 @@ class World:
     def __post_init__(self) -> None:
         self.trace = StageTrace(clock=self._clock, exact=True)
         self._labels: dict[Any, Label] = {}
-        self._sql_chance = random.Random(0)
+        self._sql_chance: dict[str, random.Random] = {}
         self._wanted: dict[int, int] = {}
         self._known: Any = None  # what the keys that setup stored were made of
 
@@ -209,8 +207,11 @@ class World:
         return found
 
     def draw(self) -> int:
-        """SQL's random()."""
-        return self._sql_chance.randrange(-(2**63), 2**63)
+        """SQL's random(); each actor draws its own, whoever of the others drew before."""
+        task = current()
+        name = task.name if task is not None else ""
+        chance = self._sql_chance.setdefault(name, random.Random(f"{self.seed} {name}"))
+        return chance.randrange(-(2**63), 2**63)
 
     # For faults -----------------------------------------------------------------------------
 
@@ -317,7 +318,7 @@ class World:
         trace = StageTrace(clock=self._clock, exact=True)
         self.scheduler, self.trace, scheduler.trace = scheduler, trace, trace
         self.met, self.struck, self.answers, self.tasks = {}, set(), {}, {}
-        self._sql_chance = random.Random(self.seed)
+        self._sql_chance.clear()
         self.store.reset()
         self.database.reset()
         self.cache.trace = self.db.trace = trace
@@ -415,7 +416,7 @@ class World:
         """Run `setup(cache, db)` off the record; every run starts from what it leaves."""
         if setup is None:
             return
-        scheduler = Scheduler(self.trace)
+        scheduler = Scheduler(self.trace, deadline=self.deadline)
         self.fresh(scheduler)
         if self.patches is not None:  # what it draws, a uuid say, is not drawn again by the actors
             self.patches.seed(self.seed + 1_000_003)
@@ -471,109 +472,6 @@ def open_world(
             world.cache.trace = world.db.trace = Trace()  # looking leaves no trace
 
 
-@contextmanager
-def wall_clock(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
-    """Stop an actor that computes for ever, after `seconds` of real time; gives the Patience.
-
-    In the main thread those do not count that other programs had.
-    """
-    if not 0 < seconds < 86_400:
-        raise ValueError(f"wall_limit is a time in seconds, above 0; this is {seconds!r}.")
-    on_main = threading.current_thread() is threading.main_thread()
-    if on_main and hasattr(signal, "setitimer"):
-        yield from _by_signal(schedulers, seconds)
-    else:
-        yield from _by_watcher(schedulers, seconds)
-
-
-_thread_time = time.thread_time
-_RING = 0.05  # s from one ring of the alarm to the next
-_LOOKED = 4  # rings after which it is known whether a task is busy or waits
-
-
-def _by_signal(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
-    rung = 0
-    patience = Patience(seconds)
-    closing: Task | None = None
-    busy = 0.0  # s that the task ran or would have run, when the alarm first rang
-
-    def late(number: int, frame: Any) -> None:
-        nonlocal rung, closing, busy
-        left = 0.0 if rung else patience.left()
-        if left > 0:
-            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001), _RING)
-            return
-        rung += 1
-        scheduler = schedulers()
-        if scheduler is not None:
-            scheduler.overtime = True
-            if closing is not scheduler.closing:  # to unwind takes a moment; not two rings of ours
-                closing = scheduler.closing
-                return
-        here = getcurrent()
-        if rung == 1:
-            busy = _thread_time() + waited()
-        if type(here) is not Task or rung < _LOOKED:
-            return  # whoever comes to a switch point ends there
-        spent = _thread_time() + waited() - busy
-        if rung == _LOOKED and spent < (_LOOKED - 1) * _RING / 2:
-            place = place_at(frame)
-            code = frame.f_code
-            here.scheduler.unseen = place.full if place is not None else code.co_qualname
-        if rung < 20:
-            raise Overtime
-        # It catches whatever is raised: leave it where it is, for ever.
-        here.gone = True
-        here.scheduler.failure = Overtime()
-        here.refusals = 1_000
-        here.scheduler._go_away(here)
-
-    began = _monotonic()
-    old = signal.signal(signal.SIGALRM, late)
-    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _RING)
-    if 0 < remaining < seconds:  # somebody outside is less patient
-        signal.setitimer(signal.ITIMER_REAL, remaining, _RING)
-        patience = Patience(remaining)
-    try:
-        yield patience
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-        if remaining:
-            left = max(0.001, remaining - (_monotonic() - began))
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
-
-
-def _by_watcher(schedulers: Callable[[], Scheduler | None], seconds: float) -> Any:
-    import ctypes
-
-    target, over = threading.get_ident(), threading.Event()
-    interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
-
-    def watch() -> None:
-        if over.wait(seconds):
-            return
-        scheduler = schedulers()
-        beats = -1
-        while not over.is_set():
-            if scheduler is not None:
-                scheduler.overtime = True
-                if scheduler.running is not None and scheduler.beats == beats:
-                    interrupt(ctypes.c_ulong(target), ctypes.py_object(Overtime))
-                beats = scheduler.beats
-            over.wait(0.05)
-            scheduler = schedulers()
-
-    watcher = threading.Thread(target=watch, name="stage watcher", daemon=True)
-    watcher.start()
-    try:
-        yield Patience(seconds)
-    finally:
-        over.set()
-        watcher.join()
-        interrupt(ctypes.c_ulong(target), None)
-
-
 def run(
     actors: Actors,
     *,
@@ -607,10 +505,10 @@ def run(
     with open_world(
         [*plays, setup], size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
     ) as world:
-        with wall_clock(lambda: world.scheduler, wall_limit):
+        with real_seconds(wall_limit) as world.deadline:
             world.prepare(setup)
             picker = Drawn(seed) if seed else None
-            scheduler = Scheduler(world.trace, picker, limit=limit_seconds, wall_limit=wall_limit)
+            scheduler = Scheduler(world.trace, picker, limit=limit_seconds, deadline=world.deadline)
             world.fresh(scheduler)
             world.hop = round(hop * 1e9)
             if crash is not None:
