@@ -94,6 +94,18 @@ def test_without_multi_each_command_of_a_pipeline_is_a_step(client, transaction,
 
 
 @every_client
+@pytest.mark.parametrize("transaction", [True, False])
+def test_a_pipeline_travels_once(client, transaction):
+    def works(cache, db):
+        mine = client(cache)
+        mine.set("a", "1")
+        with mine.pipeline(transaction) as pipe:
+            return pipe.get("a").get("b").get("c").execute()
+
+    assert stage.run({"a": works}, hop=1).elapsed == 2
+
+
+@every_client
 def test_its_commands_are_in_the_trace_once(client):
     def works(cache, db):
         mine = client(cache)
