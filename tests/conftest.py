@@ -34,6 +34,7 @@ TOGETHER = "test_a_submission_(cannot_reach|has_a_bounded)|test_what_a_lab_needs
 CONTRACT = "test_exercises_contract.py"
 FIRST = (
     *BY_TEST,
+    "test_scaffold.py",
     "test_server.py",
     "test_library_table.py",
     "test_builder_nbval.py",
