@@ -68,9 +68,11 @@ def test_a_public_class_has_a_name_of_its_own():
 # Names of a library that a room of ours has too.
 THEIRS = {
     "_mapping",  # a row of SQLAlchemy
+    "_last_timestamp",  # uuid
     "_lock",  # a Condition of threading
     "_name",  # a thread
     "_name_to_func",  # a socket of fakeredis
+    "_node",  # uuid
     "_server",  # a connection of fakeredis
     "_threads",  # a pool of concurrent.futures
 }

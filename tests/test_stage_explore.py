@@ -289,7 +289,7 @@ def test_both_orders_of_taking_a_lock_are_tried():
 
             return taker
 
-        return {"a": take("a"), "b": take("b")}
+        return [stage.Actor(name, take(name), process="pod") for name in "ab"]
 
     found = set()
     verdict = stage.explore(
@@ -312,7 +312,8 @@ def test_a_deadlock_in_one_order_is_found_and_named():
 
             return taker
 
-        return {"a": take(left, right), "b": take(right, left)}
+        plays = {"a": take(left, right), "b": take(right, left)}
+        return [stage.Actor(name, play, process="pod") for name, play in plays.items()]
 
     verdict = stage.explore(actors, lambda world: None)
     assert verdict.outcome == "failed"
@@ -355,12 +356,11 @@ def test_an_actor_that_raises_fails_the_order_unless_that_is_allowed():
     assert stage.explore(actors, lambda world: None, allow_errors=True).outcome == "passed"
 
 
-def test_actors_that_remember_earlier_runs_are_told_to_begin_anew():
-    count = []
+def test_actors_that_draw_on_what_earlier_runs_used_up_are_told_to_begin_anew():
+    count = (number for number in itertools.count())  # no process can have one of its own
 
     def forgetful(cache, db):
-        count.append(1)
-        if len(count) > 5:
+        if next(count) > 5:
             cache.set("a", 1)
         cache.set("k", 1)
         return 1
@@ -417,6 +417,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("sleep"), st.just(0)),
     st.tuples(st.just("thread"), KEYS),
     st.tuples(st.just("transaction"), KEYS),
+    st.tuples(st.just("note"), st.just(0)),
     st.tuples(st.just("brief"), KEYS),
 )
 PROGRAM = st.lists(OPERATIONS, min_size=1, max_size=2)
@@ -433,7 +434,7 @@ PERILS = [
 MOST_ORDERS = 500  # beyond it a case is passed over: the full search would take too long
 
 
-def play(program, name, lock):
+def play(program, name, lock, notes):
     def actor(cache, db):
         seen, threads = [], []
         for number, (what, *on) in enumerate(program):
@@ -458,6 +459,9 @@ def play(program, name, lock):
                     session.execute(sa.update(User).where(User.id == 1).values(bio=name))
                     cache.set(on[0], f"{name}{number}")
                     session.commit()
+            elif what == "note":  # in the memory of the process
+                seen.append(len(notes))
+                notes.append(name)
             elif what == "keys":
                 seen.append(len(cache.keys()))
             elif what == "brief":
@@ -475,14 +479,15 @@ def play(program, name, lock):
     return actor
 
 
-def outcomes(programs, **how):
+def outcomes(programs, threads, **how):
     """Every end that some order of these programs has, and how many orders there are."""
 
     def actors():
-        lock = threading.Lock()
-        return {
-            name: play(program, name, lock) for name, program in zip("xyz", programs, strict=False)
-        }
+        lock, notes = threading.Lock(), []
+        return [
+            stage.Actor(name, play(program, name, lock, notes), process="pod" if threads else name)
+            for name, program in zip("xyz", programs, strict=False)
+        ]
 
     ends = set()
 
@@ -495,14 +500,17 @@ def outcomes(programs, **how):
 
 
 @settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS))
-@example([[("get", "a")], [("brief", "b")]], {"expiry": 1})
+@given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS), st.booleans())
+@example([[("get", "a")], [("brief", "b")]], {"expiry": 1}, False)
+@example([[("get", "a"), ("note", 0)], [("get", "b"), ("note", 1)]], {}, True)
 @pytest.mark.slow
-def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(programs, perils):
-    full, all_of_them = outcomes(programs, prune=False, allow_errors=True, **perils)
+def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(
+    programs, perils, threads
+):
+    full, all_of_them = outcomes(programs, threads, prune=False, allow_errors=True, **perils)
     if not all_of_them.exhaustive:
         return
-    pruned, verdict = outcomes(programs, allow_errors=True, **perils)
+    pruned, verdict = outcomes(programs, threads, allow_errors=True, **perils)
     assert pruned == full
     assert verdict.exhaustive
     assert verdict.schedules <= all_of_them.schedules

@@ -509,7 +509,7 @@ def test_defaults_attributes_and_closures_that_hold_a_clock_follow_the_virtual_o
         return actor, held
 
     actor, held = make()
-    trace = stage.run({"a": actor, "b": actor})
+    trace = stage.run([stage.Actor(name, actor, process="pod") for name in "ab"])
     assert trace.answers == {"a": [20, 20, 20], "b": [20, 20, 20]}
     assert trace.elapsed == 40
     assert held.timer is time.time

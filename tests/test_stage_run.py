@@ -210,7 +210,7 @@ def test_a_lock_lets_one_in_at_a_time(make):
             time.sleep(1)
             inside.pop()
 
-    trace = stage.run([actor] * 5)
+    trace = stage.run([stage.Actor(f"thread {n}", actor, process="pod") for n in range(5)])
     assert trace.answers == dict.fromkeys(trace.answers)
     assert trace.elapsed == 5
     assert not GLOBAL_LOCK.locked()
@@ -272,7 +272,8 @@ def test_a_queue_made_before_the_run_works_and_is_left_alone():
         time.sleep(1)
         GLOBAL_QUEUE.put("hello")
 
-    trace = stage.run({"producer": producer, "consumer": GLOBAL_QUEUE_get})
+    plays = {"producer": producer, "consumer": GLOBAL_QUEUE_get}
+    trace = stage.run([stage.Actor(name, play, process="pod") for name, play in plays.items()])
     assert trace.answers["consumer"] == "hello"
     assert GLOBAL_QUEUE.empty()
     GLOBAL_QUEUE.put("after")

@@ -469,8 +469,7 @@ for now in (0.0, 59.9, 60.0):
 
 # %%
 def remembering(**guard):
-    # A lambda, since on the stage `time.monotonic` is another clock, the virtual one.
-    flags = cachetools.TTLCache(maxsize=1_000, ttl=60, timer=lambda: time.monotonic())
+    flags = cachetools.TTLCache(maxsize=1_000, ttl=60)
     by_name = {"key": lambda db, name: name}
     return cachetools.cached(flags, **by_name, **guard)(lambda db, name: db.flag(name))
 
@@ -486,7 +485,8 @@ readers = {
     "condition": remembering(condition=threading.Condition()),
 }
 for name, read in readers.items():
-    crowd = stage.run([lambda cache, db, read=read: read(db, "new_checkout")] * 200, latency=0.05)
+    crowd = [lambda cache, db, read=read: read(db, "new_checkout")] * 200
+    crowd = stage.run(stage.threads(crowd), latency=0.05)
     print(f"{name:9}: queries {crowd.queries:3}")
     if name == "lock":
         revealed = reveal("lock", crowd.queries)

@@ -481,8 +481,8 @@ def guard():
 
 
 bare = readers(lambda key, call: call())
-for name, actors in {"bare": [bare] * 800, "guarded": [readers(guard())] * 800}.items():
-    run = stage.run(actors, latency=0.01, capacity=1)
+for name, read in {"bare": bare, "guarded": readers(guard())}.items():
+    run = stage.run(stage.threads([read] * 800), latency=0.01, capacity=1)
     print(f"{name:8} queries {run.queries:3}, last answer after {run.elapsed:.2f} s")
 
 # %% [markdown]
@@ -492,9 +492,11 @@ for name, actors in {"bare": [bare] * 800, "guarded": [readers(guard())] * 800}.
 # want product 1 and half the page of twenty, on which it is.
 
 # %%
-four = [readers(guard()) for _ in range(4)] * 200
+four = [
+    thread for n in range(4) for thread in stage.threads([readers(guard())] * 200, f"process {n}")
+]
 same = guard()
-mixed = [readers(same), readers(same, range(1, 21))] * 400
+mixed = stage.threads([readers(same), readers(same, range(1, 21))] * 400)
 for name, actors in {"four processes": four, "1, and 1 to 20": mixed}.items():
     print(f"{name:15} queries", stage.run(actors, latency=0.01, capacity=1).queries)
 

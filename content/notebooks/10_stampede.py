@@ -296,14 +296,17 @@ cachelab.show(single_flight.SingleFlight.do)
 
 
 # %%
-def process():
-    flight = single_flight.SingleFlight()  # each process has its own
-    return lambda cache, db: flight.do(KEY, lambda: naive(cache, db))
+flight = single_flight.SingleFlight()  # on the stage, each process has its own
 
 
-one, four_of_them = process(), [process() for _ in range(4)]
-print("one process:    queries", stage.run([one] * 800, latency=0.25).queries)
-print("four processes: queries", stage.run(four_of_them * 200, latency=0.25).queries)
+def together(cache, db):
+    return flight.do(KEY, lambda: naive(cache, db))
+
+
+one = stage.threads([together] * 800)
+four = [thread for n in range(4) for thread in stage.threads([together] * 200, f"process {n}")]
+print("one process:    queries", stage.run(one, latency=0.25).queries)
+print("four processes: queries", stage.run(four, latency=0.25).queries)
 
 
 # %%
@@ -315,7 +318,7 @@ def unlucky(cache, db):
     return single_flight.do(KEY, load)
 
 
-run = stage.run([unlucky] * 800, latency=0.25)
+run = stage.run(stage.threads([unlucky] * 800), latency=0.25)
 failed = sum(isinstance(got, TimeoutError) for got in run.answers.values())
 print(f"one error:      queries {run.queries}, errors {failed}")
 
@@ -345,7 +348,7 @@ print("origin queries: model  stage  live")
 for name, reader in (("naive", naive), ("guarded", guarded)):
     lab.clear()
     model = stampede.simulate(200, 0, 0.02, 4, single_flight=reader is guarded)
-    staged = stage.run([reader] * 200, latency=0.02, capacity=4)
+    staged = stage.run(stage.threads([reader] * 200), latency=0.02, capacity=4)
     live = traffic.burst(lab, reader, 200)
     print(f"{name:13} {model.queries:7}{staged.queries:7}{live.queries:6}")
 

@@ -136,13 +136,18 @@ def process(load=None, ttl=60, stale=0, **options):
     return read
 
 
+def in_four(**options):
+    fleet = (stage.threads([process(**options)] * 200, f"process {n}") for n in range(4))
+    return [thread for threads in fleet for thread in threads]
+
+
 question = "800 cold readers in four processes: how many queries?"
 predict(question, key="cold")
 
 # %%
 print("helper:      ", stage.run([naive] * 800, latency=0.25).queries)
-print("one process: ", stage.run([process()] * 800, latency=0.25).queries)
-four = stage.run([process() for _ in range(4)] * 200, latency=0.25)
+print("one process: ", stage.run(stage.threads([process()] * 800), latency=0.25).queries)
+four = stage.run(in_four(), latency=0.25)
 print("four:        ", four.queries, "| last answer after", round(four.elapsed, 1), "s")
 reveal("cold", four.queries)
 
@@ -172,7 +177,7 @@ def fails(db):
     raise OSError("the origin gave up")
 
 
-run = stage.run([process(fails) for _ in range(4)] * 200, latency=0.25)
+run = stage.run(in_four(load=fails), latency=0.25)
 print("load fails:   queries", run.queries, "|", {repr(answer) for answer in run.answers.values()})
 
 cast = {"leader": process(hold=3), "other": (0.1, process(hold=3))}
@@ -257,9 +262,11 @@ def timed(read):
 
 
 pods = [process(stale=600) for _ in range(4)]
-cast = {"first": pods[0]} | {f"reader {n}": (61, timed(pods[n % 4])) for n in range(200)}
+cast = [stage.Actor("first", pods[0], process="process 0")]
+for n in range(200):
+    cast.append(stage.Actor(f"reader {n}", timed(pods[n % 4]), 61, process=f"process {n % 4}"))
 run = stage.run(cast, latency=0.25)
-waits = [run.answers[name] for name in cast if name != "first"]
+waits = [wait for name, wait in run.answers.items() if name != "first"]
 print("queries:", run.queries, "| longest wait:", max(waits), "s")
 
 # %% [markdown] given=[15, 69]
@@ -326,7 +333,7 @@ predict("300 reads while the cache is down for 3 s: how many commands does it ge
 
 # %%
 shared = []
-cast = [(n / 100, one_of(n, shared)) for n in range(300)]
+cast = stage.threads([(n / 100, one_of(n, shared)) for n in range(300)])
 run = stage.run(cast, latency=0.1, faults=[stage.CacheDown(0, 60)])
 failed = sum(isinstance(answer, Exception) for answer in run.answers.values())
 print(f"failed reads: {failed}, commands to the dead cache: {run.errors}")

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import pickle
+import threading
 import time
 
 import redis
@@ -13,6 +14,18 @@ import redis
 from answers import Wrong
 
 # read ----------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()  # in each process another one, which dies with it
+
+
+def read_under_a_lock_of_the_process(cache, db, user_id):
+    with _LOCK:
+        stored = cache.get(f"user:v1:{user_id}")
+        if stored is not None:
+            return json.loads(stored)
+        user = db.user(user_id)
+        cache.set(f"user:v1:{user_id}", json.dumps(user), ex=300)
+        return user
 
 
 def never_fills(cache, db, user_id):
@@ -653,6 +666,7 @@ WRONG = {
 RIGHT = {
     "05_cache_aside.read": [
         read_in_a_pipeline,
+        read_under_a_lock_of_the_process,
         ReadUser(),
         functools.partial(lambda extra, cache, db, user_id: ReadUser()(cache, db, user_id), None),
     ],

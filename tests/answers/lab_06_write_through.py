@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from itertools import pairwise
 
@@ -349,6 +350,14 @@ def last_one_stores(cache, db, user_id, email):
     cache.set(_key(user_id), json.dumps(db.user(user_id)), ex=300)
 
 
+_LOCK = threading.Lock()  # in each process another one
+
+
+def under_a_lock_of_the_process(cache, db, user_id, email):
+    with _LOCK:
+        last_one_stores(cache, db, user_id, email)
+
+
 def looks_and_then_stores(cache, db, user_id, email):
     db.update_user(user_id, email=email)
     user = db.user(user_id)
@@ -619,6 +628,7 @@ WRONG = {
     ],
     "06_write_through.two_writers": [
         Wrong("last one stores", last_one_stores, "the older row stays"),
+        Wrong("a lock of one process", under_a_lock_of_the_process, "the older row stays"),
         Wrong("looks, then stores", looks_and_then_stores, "the older row stays"),
         Wrong("counts itself", counts_the_version_itself, "Somebody changed the name between"),
         Wrong("the version of before", version_from_before, "The script refused the new row"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import uuid
 
 import redis
@@ -215,6 +216,21 @@ def with_raw_sql(cache, db, article_id):
 
 
 # replay --------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()  # in each process another one
+
+
+def under_a_lock_of_the_process(cache, db):
+    with _LOCK:
+        if not cache.exists("views:v1:sealed"):
+            if not cache.exists("views:v1:open"):
+                return
+            cache.rename("views:v1:open", "views:v1:sealed")
+        views = cache.hgetall("views:v1:sealed")
+        rows = [{"id": int(article), "more": int(more)} for article, more in views.items()]
+        with db.engine.begin() as connection:
+            connection.execute(ADD, rows)
+        cache.delete("views:v1:sealed")
 
 
 def seal(cache, batch=None):
@@ -568,6 +584,7 @@ WRONG = {
         Wrong("a text", as_text, "(a str)"),
     ],
     "07_write_back.replay": [
+        Wrong("a lock of one process", under_a_lock_of_the_process, "(ids in flushed: 0)"),
         Wrong("no id", without_an_id, "some count twice (ids in flushed: 0)"),
         Wrong("takes, then writes", takes_and_then_writes, "some are lost"),
         Wrong("a new id each time", a_new_id_each_time, "some count twice (ids in flushed: 2)"),

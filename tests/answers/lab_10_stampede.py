@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import random
+import threading
 import time
 import uuid
 
@@ -377,6 +378,28 @@ def with_a_back_off(cache, key, load, budget):
 
 
 # swr -----------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()  # in each process another one
+
+
+def renews_under_a_lock_of_the_process(cache, key, load, later):
+    def fill():
+        value = load()
+        cache.set(key, json.dumps(value), ex=660)
+        return value
+
+    def renew():
+        try:
+            fill()
+        finally:
+            _LOCK.release()
+
+    stored, left = cache.get(key), cache.pttl(key)
+    if stored is None:
+        return fill()
+    if left <= 600_000 and _LOCK.acquire(blocking=False):
+        later(renew)
+    return json.loads(stored)
 
 
 def _swr(cache, key, load, later, *, keep=660, fresh=600, flag=30, clear=True, extend=True):
@@ -775,6 +798,7 @@ WRONG = {
         Wrong("gives up at once", gives_up_at_once, "a reader got TimeoutError"),
     ],
     "10_stampede.swr": [
+        Wrong("a lock of one process", renews_under_a_lock_of_the_process, "30 renewals; one is"),
         Wrong("deletes the copy first", deletes_before_it_renews, "during the renewal"),
         Wrong("keeps the old TTL", renewed_with_the_old_ttl, "was renewed again"),
         Wrong("a guard of 5 s", guards_for_five_seconds, "A renewal took 25 s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 
 import redis
 
@@ -136,6 +137,18 @@ def second_reads_before_the_fill():
 
 
 # versioned -----------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()  # in each process another one
+
+
+def under_a_lock_of_the_process(cache, key, row):
+    with _LOCK:
+        kept = cache.get(key)
+        if kept is not None and json.loads(kept)["version"] >= row["version"]:
+            return False
+        cache.set(key, json.dumps(row), ex=300)
+        return True
+
 
 SCRIPT = """
 local kept = redis.call('GET', KEYS[1])
@@ -540,6 +553,7 @@ WRONG = {
         Wrong("another word", calls_it_a_fill, "Step 8 is 'first FILL'"),
     ],
     "11_stale_data.versioned": [
+        Wrong("a lock of one process", under_a_lock_of_the_process, "at the same time the older"),
         Wrong("always stores", always_stores, "version 9 over version 10 the cache holds"),
         Wrong("two steps", looks_and_then_stores, "of two that store at the same time"),
         Wrong("only when empty", only_when_empty, "version 9 over version 8"),

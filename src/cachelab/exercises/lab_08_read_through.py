@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -476,8 +476,7 @@ class Flight(SingleFlight):
 class HesitantFlight(SingleFlight):
     """A SingleFlight in front of which a thread may stand still, as it may anywhere.
 
-    The stage switches at cache commands, and leaves out orders that differ in nothing it can see;
-    so the pause is a command that a fill does not leave alone.
+    The stage switches at cache commands; so the pause is one.
     """
 
     cache: Any = None
@@ -506,7 +505,7 @@ def judge_guard(answer: Any, trial: Trial) -> str:
     def reads(product_id: int) -> Callable[..., Any]:
         return lambda cache, db: answer(cache, db, shared, product_id)
 
-    run = trial.play([reads(1)] * READERS, latency=0.01, capacity=1)
+    run = trial.play(stage.threads([reads(1)] * READERS), latency=0.01, capacity=1)
     _expect_everybody(trial, run, [1] * READERS)
     used = f"under {len(shared.keys)} different keys" if shared.keys else "not at all"
     how = f"the flight that they share was used {used}"
@@ -522,7 +521,7 @@ def judge_guard(answer: Any, trial: Trial) -> str:
         trace=run,
     )
     mixed = [1, 2] * (READERS // 2)
-    run = trial.play([reads(id) for id in mixed], latency=0.01, capacity=1)
+    run = trial.play(stage.threads([reads(id) for id in mixed]), latency=0.01, capacity=1)
     _expect_everybody(trial, run, mixed)
     trial.expect(
         run.queries == 2,
@@ -530,17 +529,14 @@ def judge_guard(answer: Any, trial: Trial) -> str:
         trace=run,
     )
 
-    def one_flight() -> Mapping[str, Callable[..., Any]]:
+    def one_flight() -> list[stage.Actor]:
         own = HesitantFlight()
 
         def reader(cache: Any, db: Any) -> Any:
             own.cache = cache
             return answer(cache, db, own, 1)
 
-        def onlooker(cache: Any, db: Any) -> None:
-            cache.exists("product:v1:1")
-
-        return {"reader 1": reader, "reader 2": reader, "somebody": onlooker}
+        return stage.threads({"reader 1": reader, "reader 2": reader})
 
     def one_query(world: stage.World) -> str | None:
         asked = world.trace.queries

@@ -142,7 +142,7 @@ class NightState:
     def writing(self) -> Any:
         """One writer at a time. Two that wait for each other's rows could fill all slots."""
         if self._writing is None:
-            self._writing = threading.Lock()  # made by an actor, so it is the stage's
+            self._writing = threading.Lock()
         return self._writing
 
     def pod(self, cache: Any, process: str) -> Pod:
@@ -166,14 +166,15 @@ def actors_of(night: Scenario, parts: Mapping[str, Part]) -> tuple[dict[str, Any
     playing = NightState(night, parts)
 
     def actor(play: Callable[..., Any], *more: Any) -> Any:
-        # A partial, so that the stage finds the locks and clocks of a learner's part.
+        # A partial, so that the stage finds what a learner's part keeps: each pod has its own.
         made: Any = functools.partial(play, playing, tuple(parts.values()), *more)
         made.__signature__ = _CACHE_AND_DB  # or it is worked out anew for each of a thousand
         return made
 
     actors: dict[str, Any] = {"deploy": (0.0, actor(_deploy))}
     for request in traffic(night):
-        actors[request.who] = (request.at, actor(_serve, request))
+        serve, pod = actor(_serve, request), request.who.partition(" ")[0]
+        actors[request.who] = stage.Actor(request.who, serve, request.at, process=pod)
     draw = random.Random(night.seed + 1)
     for number, at in enumerate(night.price_jobs, 1):
         prices = {

@@ -21,7 +21,7 @@ from cachelab.stage.faults import (
 from cachelab.stage.replay import Impossible, replay
 from cachelab.stage.scheduler import Limit, Refused, Stuck
 from cachelab.stage.search import Exploration, explore
-from cachelab.stage.world import Actor, StageTrace, World, run
+from cachelab.stage.world import Actor, StageTrace, World, run, threads
 
 __all__ = [
     "Actor",
@@ -42,4 +42,5 @@ __all__ = [
     "explore",
     "replay",
     "run",
+    "threads",
 ]

@@ -91,7 +91,7 @@ def sentences(
 def _mischance(steps: Sequence[Step], doings: Sequence[Doing], trace: Trace, at: int) -> str:
     name, how = steps[at].choice
     if how == DIES:
-        last = max((k for k in range(at) if steps[k].owner == name), default=None)
+        last = max((k for k in range(at) if steps[k].process == name), default=None)
         after = f" after {_said(steps, doings, trace, last, own=True)}" if last is not None else ""
         where = f", before {_at(doings[at].place)}" if doings[at].place else ""
         return f"{name} dies{after}{where}"

@@ -59,7 +59,7 @@ class Step:
     """One executed step: who, what it touched, what happened before it (a set of bits)."""
 
     choice: Choice
-    owner: str
+    process: str
     label: Label
     own: int = 0  # of those, the ones it follows by program order, not by what it touches
     before: int = 0

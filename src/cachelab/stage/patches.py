@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import functools
 import gc
+import hashlib
 import io
 import multiprocessing.process
 import os
@@ -35,6 +36,7 @@ from typing import Any
 from cachelab.process.redirect import Methods, Original, Redirected
 from cachelab.stage import sync, thread_locals
 from cachelab.stage.database import StageSqlite
+from cachelab.stage.memory import NODE, is_library
 from cachelab.stage.scheduler import EPOCH, MONOTONIC, SECOND, current, refuse
 
 with contextlib.suppress(ImportError):  # Windows has none
@@ -117,8 +119,35 @@ def _datetime_utcnow(cls: Any) -> Any:
 
 # Chance ----------------------------------------------------------------------------------------
 
-_NODE = 0x02_00_00_00_00_00  # of no network card
 _redirect(os.urandom, lambda real, task, size, /: random.randbytes(size))
+
+_redirect(os.getpid, lambda real, task: 20_000 + task.process.number)
+
+
+def _hash(real: Any, task: Any, value: Any, /) -> int:
+    """As in another process: `hash` of a text, and of what holds texts, is salted anew.
+
+    Not for a `__hash__`: a dict that was made before the run has to find its keys.
+    """
+    caller = sys._getframe(2)
+    if (
+        not _is_salted(value)
+        or caller.f_code.co_name == "__hash__"
+        or is_library(caller.f_globals.get("__name__"))
+    ):
+        return int(real(value))
+    salt = task.process.name.encode()[:64]
+    digest = hashlib.blake2b(repr(value).encode(), key=salt, digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True) >> 3
+
+
+def _is_salted(value: Any) -> bool:
+    if type(value) in (tuple, frozenset):
+        return any(map(_is_salted, value))
+    return type(value) in (str, bytes)
+
+
+_redirect(hash, _hash)
 
 # Locks, queues, threads ------------------------------------------------------------------------
 
@@ -330,8 +359,8 @@ class Patches:
         self._undo: list[Callable[[], None]] = []
         self._undo_run: list[Callable[[], None]] = []
 
-    def install(self, roots: Any = ()) -> None:
-        """Redirect all; `roots` are the actors' callables."""
+    def install(self) -> None:
+        """Redirect all."""
         state, enabled = random.getstate(), gc.isenabled()
         self._undo.append(lambda: random.setstate(state))
         numpy = sys.modules.get("numpy")
@@ -363,7 +392,7 @@ class Patches:
         """What a run has put aside is there again."""
         _all(self._undo_run)
         sync.forget_threads()
-        uuid._last_timestamp, uuid._node = None, _NODE  # type: ignore[attr-defined]
+        uuid._last_timestamp, uuid._node = None, NODE  # type: ignore[attr-defined]
 
     def remove(self) -> None:
         """Put everything back."""

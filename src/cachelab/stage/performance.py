@@ -66,8 +66,8 @@ class Performer(Picker):
         self.world.end(choice.name, after)
 
     def _meant(self, choice: Choice, enabled: list[Task], parked: deque[Task]) -> Task:
-        if choice.how == DIES:  # a whole process: the choice names the actor, not its thread
-            task = next((task for task in parked if task.owner.name == choice.name), None)
+        if choice.how == DIES:  # the choice names a process
+            task = next((task for task in parked if task.process.name == choice.name), None)
         else:
             task = next((task for task in enabled if task.name == choice.name), None)
         if task is None or choice.how not in ("", DIES, *task.ways):

@@ -105,8 +105,10 @@ class Process:
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
+        self.threads = 0
         self.locks: dict[int, Any] = {}  # id of a lock -> its state here, and the lock
-        self.queues: dict[int, Any] = {}  # the same for queue.SimpleQueue
+        self.stamp: Any = None  # of its last uuid1
+        self.image: dict[int, Any] = {}  # what its memory holds, where that is not as in others
 
 
 class Task(greenlet):  # type: ignore[misc]  # greenlet has no types
@@ -153,6 +155,11 @@ def current() -> Task | None:
     """The actor that runs now on this OS thread; None outside of a stage."""
     here = getcurrent()
     return here if type(here) is Task else None
+
+
+def shared_memory(task: Task, label: Label) -> Label:
+    """What a step touches, and with it the memory of its process, which other threads see too."""
+    return (*label, ("memory", task.process.name, True))
 
 
 def refuse(why: str) -> NoReturn:
@@ -213,7 +220,9 @@ class Scheduler:
         self.tasks: list[Task] = []
         self.outside = Process("", 0)  # the caller's, who looks at the world
         self.processes: dict[str, Process] = {}
+        self.memory: Any = None  # what exchanges that of one process for another's
         self.plumbing: dict[int, Any] = {}  # locks of libraries, which all processes share
+        self.queues: dict[int, Any] = {}  # id of a queue.SimpleQueue -> its state, and the queue
         self.locals: Any = None  # the caller's
         self._inside: Any = self  # whose are in place
         self.runnable: deque[Task] = deque()  # started or woken: run up to their next switch point
@@ -281,6 +290,7 @@ class Scheduler:
             task.process = self.process(process or name)
             task.wait = Wait("its start")
             self._timer(round(start * SECOND), task, task.wait)
+        task.process.threads += 1
         return task
 
     def process(self, name: str) -> Process:
@@ -355,6 +365,8 @@ class Scheduler:
             self._go_away(task)
         if task.free:
             return ""
+        if task.process.threads > 1:
+            label = shared_memory(task, label)
         for watch in self.on_step:
             watch(task, label)
         if task.gone:
@@ -380,6 +392,8 @@ class Scheduler:
 
     def touched(self, task: Task, label: Label) -> None:
         """It is known now what the step of `task` under way touches, not only may touch."""
+        if task.process.threads > 1:
+            label = shared_memory(task, label)
         for learn in self.on_touch:
             learn(task, label)
 
@@ -524,10 +538,12 @@ class Scheduler:
         if new is not self._inside:
             thread_locals.exchange(self._inside, new)
             self._inside = new
+            if self.memory is not None:
+                self.memory.enter(None if task is None else task.process)
 
     def release_plumbing(self, tasks: Iterable[Task]) -> None:
         """No lock of a library stays with one of `tasks`, which never run again."""
-        for state, _ in self.plumbing.values():
+        for state, _ in list(self.plumbing.values()):
             if state.holder in tasks:
                 state.depth = 0
                 state._give()
@@ -623,6 +639,8 @@ class Scheduler:
         """End every task that is left. Their `finally` blocks run, without any effect."""
         for task in self.tasks:
             task.gone = True
+        if self.memory is not None:
+            self.memory.stop_sending(True)
         for task in self.tasks:
             if task and not task.dead:  # started and not finished
                 self.deadline.closing = task
@@ -633,8 +651,10 @@ class Scheduler:
             task.joiners.clear()
         self.deadline.closing = None
         self.enter(None)
+        if self.memory is not None:
+            self.memory.stop_sending(False)
         thread_locals.retire(self.tasks)
-        for state, _ in self.plumbing.values():
+        for state, _ in list(self.plumbing.values()):
             state.free()
         self.runnable.clear()
         self.parked.clear()

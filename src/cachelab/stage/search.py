@@ -79,7 +79,7 @@ class _Node:
     """A state on the current path: who could go on, and what has been tried."""
 
     enabled: dict[str, Label]
-    owners: dict[str, str]
+    processes: dict[str, str]
     sleep: dict[Choice, Label]
     epoch: int
     deaths: bool  # an actor may die here
@@ -90,9 +90,9 @@ class _Node:
 
     def add_threads(self) -> None:
         """The threads of one process do not commute with its death: try each of them."""
-        owners = {self.owners[name] for name, _ in self.backtrack if name in self.owners}
+        found = {self.processes[name] for name, _ in self.backtrack if name in self.processes}
         for name in self.enabled:
-            if self.owners[name] in owners:
+            if self.processes[name] in found:
                 self.backtrack[Choice(name)] = None
 
 
@@ -185,7 +185,7 @@ class _Player(Performer):
         """What may go wrong here."""
         left = self.left
         if left[DIES]:
-            yield from dict.fromkeys(Choice(task.owner.name, DIES) for task in parked)
+            yield from dict.fromkeys(Choice(task.process.name, DIES) for task in parked)
         for task in enabled:
             for way in task.ways[1:]:
                 if left[_KINDS[way]]:
@@ -229,7 +229,7 @@ class _Player(Performer):
             self.search.touched("the clock", (("cache", choice.name, True),))
             return
         before = self._before(task, label, choice)
-        self.steps.append(Step(choice, task.owner.name, label, task.mask, before))
+        self.steps.append(Step(choice, task.process.name, label, task.mask, before))
         self.search.touched(task.owner.name, label)
         if choice.how in task.ways:  # whoever spoils a command is somebody else
             self.search.touched("chance", tuple((*touch[:2], True) for touch in task.label))
@@ -253,7 +253,7 @@ class _Player(Performer):
         task.mask = step.before | 1 << at
         if self.draw is None and self.search.known <= at < len(self.search.nodes):
             self.search.nodes[at].tried[step.choice] = label
-        self.search.touched(step.owner, label)
+        self.search.touched(task.owner.name, label)
 
     def _before(self, task: Task, label: Label, choice: Choice, most: int | None = None) -> int:
         """The steps, of the first `most`, that happened before the next one of `task`, as bits."""
@@ -263,7 +263,7 @@ class _Player(Performer):
                 continue
             follows = (
                 dependent(step.label, label)
-                or (choice.how == DIES and step.owner == task.owner.name)
+                or (choice.how == DIES and step.process == task.process.name)
                 or any(space == "lock" and item in step.released for space, item, _ in label)
             )
             if follows:
@@ -276,7 +276,7 @@ class _Player(Performer):
         if choice.how != DIES:
             return task.label
         owner = self.search.world.database.owner
-        if owner is not None and owner.task is not None and owner.task.owner is task.owner:
+        if owner is not None and owner.task is not None and owner.task.process is task.process:
             return (("lock", "writer", True),)
         return ()
 
@@ -289,7 +289,7 @@ class _Player(Performer):
         search = self.search
         labels = {task.name: task.label for task in enabled}
         if depth == len(search.nodes):
-            search.add_node(self, labels, {task.name: task.owner.name for task in enabled})
+            search.add_node(self, labels, {task.name: task.process.name for task in enabled})
             search.nodes[depth].gated = frozenset(t.name for t in parked if t.name not in labels)
         node = search.nodes[depth]
         # It may go wrong anywhere; sleep sets leave out where that makes no difference.
@@ -476,7 +476,7 @@ class _Search:
     def touched(self, owner: str, label: Label) -> None:
         """Take note of who met whom, for "proved nothing"."""
         for space, item, writes in label:
-            if space == "lock":
+            if space in ("lock", "memory"):
                 continue
             if writes:
                 self.wrote = True
@@ -490,7 +490,9 @@ class _Search:
 
     # Searching ------------------------------------------------------------------------------
 
-    def add_node(self, player: _Player, labels: dict[str, Label], owners: dict[str, str]) -> None:
+    def add_node(
+        self, player: _Player, labels: dict[str, Label], processes: dict[str, str]
+    ) -> None:
         """A state seen for the first time: what sleeps there follows from the state before."""
         sleep: dict[Choice, Label] = {}
         if self.nodes and self.prune:
@@ -501,20 +503,20 @@ class _Search:
                 if choice.how == ENDS:
                     continue
                 if choice.how == DIES:  # ends a whole process, its threads too
-                    other = choice.name != done.owner
+                    other = choice.name != done.process
                 else:
                     other = choice.name != done.who and choice.name in labels
                 other = other and choice != done.choice and not ticked
                 if other and not dependent(label, done.label):
                     sleep[choice] = label
         deaths = player.left[DIES] > 0
-        self.nodes.append(_Node(labels, owners, sleep, player.epoch_start, deaths))
+        self.nodes.append(_Node(labels, processes, sleep, player.epoch_start, deaths))
 
     def look_for_races(self, player: _Player) -> None:
         """Where another order of two dependent steps is possible, plan to try it."""
         steps = player.steps
         waiting = [
-            Step(Choice(task.name), task.owner.name, task.label, task.mask, task.mask)
+            Step(Choice(task.name), task.process.name, task.label, task.mask, task.mask)
             for task in player.scheduler.tasks
             if task.gate is not None
         ]
@@ -718,9 +720,7 @@ def explore(
     perils = Perils(crashes, failures, losses, endings, patterns)
     factory = _factory(actors)
     first = factory()
-    roots = [*(actor.play for actor in first), setup, invariant]
-    if callable(actors):
-        roots.append(actors)
+    roots = [setup, *([actors] if callable(actors) else (actor.play for actor in first))]
     with open_world(
         roots, size=size, latency=latency, capacity=capacity, faults=faults, seed=seed
     ) as world:

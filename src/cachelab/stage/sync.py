@@ -236,8 +236,9 @@ def _state(task: Task, real: Any, make: type[Lock]) -> Any:
         return found[0]
     caller = sys._getframe(2)
     if make is Lock and caller.f_code.co_name == "wait" and caller.f_globals is threading.__dict__:
-        state: Lock = Notification(lambda: task.process.locks.pop(id(real), None))
-        task.process.locks[id(real)] = (state, real)
+        known = task.scheduler.plumbing
+        state: Lock = Notification(lambda: known.pop(id(real), None))
+        known[id(real)] = (state, real)
     elif _is_loud(2):
         state = make(loud=True)
         task.process.locks[id(real)] = (state, real)
@@ -395,9 +396,10 @@ class SimpleQueue:
 
 
 def _line(task: Task, real: Any) -> SimpleQueue:
-    found = task.process.queues.get(id(real))
+    queues = task.scheduler.queues
+    found = queues.get(id(real))
     if found is None:
-        found = task.process.queues[id(real)] = (SimpleQueue(), real)
+        found = queues[id(real)] = (SimpleQueue(), real)
     return found[0]
 
 

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from cachelab.record.trace import Trace
 from cachelab.stage.database import Database
 from cachelab.stage.deadline import real_seconds
 from cachelab.stage.faults import LOST, PUBLISHES, Fault
+from cachelab.stage.memory import Memory
 from cachelab.stage.patches import Patches, refuse_coroutine
 from cachelab.stage.scheduler import (
     EPOCH,
@@ -41,11 +42,16 @@ _monotonic = time.monotonic
 
 @dataclass(frozen=True)
 class Actor:
-    """Somebody on the stage: `play` is called with `(cache, db)` at `start` seconds."""
+    """Somebody on the stage: `play` is called with `(cache, db)` at `start` seconds.
+
+    Each actor is a process of its own, with a memory of its own, unless several name the same
+    `process`: they are its threads.
+    """
 
     name: str
     play: Callable[..., Any]
     start: float = 0.0
+    process: str = ""
 
 
 Actors = Mapping[str, Any] | Iterable[Any]
@@ -92,8 +98,9 @@ def as_actors(actors: Actors, spread: float = 0.0) -> list[Actor]:
     made: list[Actor] = []
     for number, (name, actor) in enumerate(given):
         start: float | None = None
+        process = ""
         if isinstance(actor, Actor):
-            name, start, actor = actor.name, actor.start, actor.play
+            name, start, process, actor = actor.name, actor.start, actor.process, actor.play
         elif isinstance(actor, tuple) and len(actor) == 2 and callable(actor[1]):
             start, actor = actor
         if not callable(actor):
@@ -105,8 +112,19 @@ def as_actors(actors: Actors, spread: float = 0.0) -> list[Actor]:
             start = number * spread / len(given)
         if not isinstance(start, (int, float)) or not start >= 0:
             raise ValueError(f"An actor starts at a time in seconds from 0; this is {start!r}.")
-        made.append(Actor(name or "", actor, start))
+        made.append(Actor(name or "", actor, start, process))
     return _named(made)
+
+
+def threads(actors: Actors, process: str = "process") -> list[Actor]:
+    """These actors as threads of one process: they share its memory and its locks.
+
+    Those without a name of their own are named after the process.
+    """
+    made = as_actors(actors)
+    if not isinstance(actors, Mapping):
+        made = [replace(actor, name=f"{process} {n}") for n, actor in enumerate(made, 1)]
+    return [replace(actor, process=process) for actor in made]
 
 
 def _named(actors: list[Actor]) -> list[Actor]:
@@ -121,7 +139,7 @@ def _named(actors: list[Actor]) -> list[Actor]:
             counts[name] = counts.get(name, 0) + 1
             if plain.count(name) > 1 if len(plain) < 50 else counts[name] > 1 or name in plain[:2]:
                 name = f"{name}-{counts[name]}"
-        named.append(Actor(name, actor.play, actor.start))
+        named.append(replace(actor, name=name))
     return named
 
 
@@ -168,6 +186,7 @@ class World:
     perils: tuple[str, ...] = ()  # what may go wrong with a command, if the picker says so
     tasks: dict[str, Task] = field(default_factory=dict)
     patches: Patches | None = None  # while a run is on
+    memory: Memory | None = None  # of its processes, the same
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -328,16 +347,21 @@ class World:
         if self.patches is not None:
             self.patches.reset()
             self.patches.seed(self.seed)
+        if self.memory is not None:
+            self.memory.note()
 
     def play(self, actors: Sequence[Actor], scheduler: Scheduler) -> StageTrace:
         """Run the actors once; raises Stuck, with the trace, when that has no end."""
         trace = cast(StageTrace, scheduler.trace)
+        if self.memory is not None:
+            self.memory.begin(actor.play for actor in actors)
+            scheduler.memory = self.memory
         scheduler.on_end.append(self._actor_ended)
         for fault in self.faults:
             fault.arm(self)
         for actor in actors:
             self.tasks[actor.name] = scheduler.spawn(
-                actor.name, self._body(actor.play), start=actor.start, process="all"
+                actor.name, self._body(actor.play), start=actor.start, process=actor.process
             )
         try:
             scheduler.loop()
@@ -400,17 +424,20 @@ class World:
     def crash(self, task: Task) -> None:
         """The process of this actor dies here and now: nothing of it is cleaned up."""
         scheduler = task.scheduler
-        family = [other for other in scheduler.tasks if other.owner is task.owner]
+        if self.memory is not None:
+            self.memory.note()  # what it has sent back so far has arrived
+        family = [other for other in scheduler.tasks if other.process is task.process]
         for other in family:
             scheduler.remove(other)
         scheduler.release_plumbing(family)
         rolled_back = self.database.abandon_of(family)
-        self.trace.add(
-            "crash",
-            "CRASH",
-            detail="its transaction is rolled back" if rolled_back else "",
-            actor=task.owner.name,
-        )
+        for name in dict.fromkeys(other.owner.name for other in family):
+            self.trace.add(
+                "crash",
+                "CRASH",
+                detail="its transaction is rolled back" if rolled_back else "",
+                actor=name,
+            )
 
     def prepare(self, setup: Callable[..., Any] | None) -> None:
         """Run `setup(cache, db)` off the record; every run starts from what it leaves."""
@@ -432,6 +459,8 @@ class World:
             raise task.answer
         self.store.keep()
         self.database.keep()
+        if self.memory is not None:
+            self.memory.settle()
         self._known = self.trace.freshness.known()
 
 
@@ -459,13 +488,16 @@ def open_world(
     world = World(size, latency, capacity, armed, seed=seed)
     patches = Patches()
     try:
-        patches.install(roots)
+        patches.install()
         world.patches = patches
+        world.memory = Memory(roots)
         patches.seed(seed)
         world.look(world.build)
         yield world
     finally:
-        world.patches = None
+        if world.memory is not None:
+            world.memory.close()
+        world.memory = world.patches = None
         patches.remove()
         if hasattr(world, "db"):
             world.db.latency, world.db.capacity = 0.0, None  # looking at it takes no time
@@ -494,7 +526,9 @@ def run(
     seconds. `seed` 0 serves whoever came first; any other draws the order. `latency` seconds a
     statement (or a function that says so for the one that comes), `capacity` statements at once
     (None: any number), `hop` seconds a cache command.
-    `setup(cache, db)` runs first, off the record. `crash=("reader", 2)` stops that actor for ever
+    `setup(cache, db)` runs first, off the record, in the caller's memory: each actor is a process
+    with a copy of it, and sends back what it adds to the caller's lists, dicts, sets and counters.
+    `crash=("reader", 2)` stops that actor for ever
     before its second operation. `limit_seconds` is virtual, `wall_limit` real.
 
     Raises Stuck, with its `trace`, when the run cannot end; ValueError for bad arguments. What an
