@@ -62,6 +62,21 @@ def writes(cache: Any, db: Any) -> Any:
     return db.user(1)
 
 
+MEMO: dict[str, Any] = {}
+LOCK = threading.Lock()
+
+
+def remembers(cache: Any, db: Any) -> Any:
+    """Five commands, with a memo and a lock of the process."""
+    with LOCK:
+        MEMO["a"] = cache.get("a")
+    cache.set("a", "1")
+    cache.get("b")
+    with LOCK:
+        MEMO["b"] = cache.incr("b")
+    return cache.get("a"), len(MEMO)
+
+
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds, and what came of it."""
     began = time.perf_counter()
@@ -211,6 +226,27 @@ def rows(tiny: bool = False) -> Iterator[Row]:
             yield Row("schedules a second", not_run="there is no live server here")
     finally:
         found.close()
+    crowd = [remembers] * readers
+    apart, _ = best(lambda: stage.run(crowd))
+    together, _ = best(lambda: stage.run(stage.threads(crowd)))
+    yield Row(
+        f"{readers} processes with a memo and a lock each, five commands",
+        apart,
+        beside="the same as threads of one process, which wait for the lock",
+        theirs=together,
+    )
+    pair = (remembers, remembers)
+    rates = []
+    for actors in (list(pair), stage.threads(pair)):
+        took, verdict = best(lambda actors=actors: explored(actors, prune=False), 1 if tiny else 3)
+        rates.append(verdict.schedules / took)
+    yield Row(
+        "schedules a second, two processes with a memo and a lock each",
+        rates[0],
+        "a second",
+        "the same as threads of one process: no memory is exchanged",
+        rates[1],
+    )
     actors = (reads_twice, writes)
     took, verdict = best(lambda: explored(actors, prune=False), 1 if tiny else 3)
     rate = verdict.schedules / took

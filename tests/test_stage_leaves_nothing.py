@@ -8,6 +8,7 @@ import importlib
 import os
 import queue
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -403,3 +404,132 @@ def test_a_method_of_a_type_in_c_is_another_also_for_what_is_derived_from_it():
     finally:
         methods.off()
     assert type(Derived.now()) is Derived
+
+
+# A thousand runs ------------------------------------------------------------------------------
+
+A_THOUSAND_RUNS = """
+import gc, importlib, random, sys, threading, time, types, warnings
+from importlib.util import find_spec
+
+from cachelab import stage
+
+warnings.simplefilter("ignore")
+NAMES = [
+    "cachetools", "concurrent.futures", "decimal", "django.conf", "django.utils.functional",
+    "email.message", "flask", "http.cookiejar", "jinja2", "logging.config", "multiprocessing.pool",
+    "sched", "smtplib", "tempfile", "tornado.ioloop", "unittest.mock", "urllib.request",
+    "werkzeug.local", "xml.sax", "zipfile", "zoneinfo",
+]
+NAMES = [name for name in NAMES if find_spec(name.partition(".")[0])]
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
+
+def all_locks():
+    return {
+        id(value): value
+        for holder in gc.get_objects()
+        for value in gc.get_referents(holder) if type(value) in LOCKS
+    }
+
+held = [lock for lock in all_locks().values() if not lock.acquire(blocking=False)]  # of threads
+[lock.release() for lock in all_locks().values() if lock not in held]
+
+def uses(cache, db):
+    name = random.choice(NAMES)
+    module = importlib.import_module(name)
+    cache.incr(name)
+    if name == "flask":
+        from flask import current_app, Flask
+        app = Flask("shop")
+        with app.app_context():
+            return current_app.name, time.sleep(1)
+    if name == "django.conf":
+        return module.settings.configured, time.sleep(1)
+    if name == "cachetools":
+        memo = module.TTLCache(9, ttl=5)
+        memo["k"] = 1
+        time.sleep(6)
+        assert "k" not in memo
+    with threading.Condition() as told:
+        told.wait(random.random())
+    return name
+
+def raises(cache, db):
+    importlib.import_module(random.choice(NAMES))
+    raise LookupError("no such thing")
+
+def waits(cache, db):
+    importlib.import_module(random.choice(NAMES))
+    with threading.Lock():
+        threading.Event().wait()
+
+def interrupts(cache, db):
+    importlib.import_module(random.choice(NAMES))
+    raise KeyboardInterrupt
+
+def snapshot():
+    return {
+        (name, key): value
+        for name, module in list(sys.modules.items())
+        if type(module) is types.ModuleType
+        for key, value in list(vars(module).items())
+        if type(value) not in (int, float, str)  # counters, and the names of files
+    }
+
+def one_run(draw):
+    kind = draw.choice([uses, uses, raises, waits, interrupts])
+    crash = ("first", draw.randint(1, 3)) if draw.random() < 0.2 else None
+    try:
+        if draw.random() < 0.1:
+            stage.explore({"first": kind, "second": uses}, lambda world: None, limit=5)
+        else:
+            stage.run({"first": kind, "second": uses}, seed=draw.randrange(99), crash=crash)
+    except (stage.Stuck, KeyboardInterrupt):
+        pass
+
+draw = random.Random(6)
+for _ in range(60):  # all are imported, and have made what they make once
+    one_run(draw)
+before = snapshot()
+for _ in range(1_000):
+    one_run(draw)
+after = snapshot()
+changed = sorted(f"{m}.{k}" for (m, k) in before if after.get((m, k)) is not before[m, k])
+print("changed:", [name for name in changed if not name.startswith("uuid._last")])
+print("libraries:", len(NAMES), len([n for n in NAMES if n in sys.modules]))
+
+locks = [lock for lock in all_locks().values() if lock not in held]
+sys.setswitchinterval(1e-6)
+wrong = 0
+for lock in locks:
+    if not lock.acquire(timeout=1):
+        print("still locked:", lock)
+        continue
+    lock.release()
+    inside, most = [], []
+    def work():
+        for _ in range(50):
+            with lock:
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    wrong += most != [1] * 150
+print("locks that let in two:", wrong, "of many" if len(locks) > 50 else len(locks))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_a_thousand_runs_of_every_end_nothing_is_left_behind():
+    done = subprocess.run(
+        [sys.executable, "-c", A_THOUSAND_RUNS], capture_output=True, text=True, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert lines[0] == "changed: []"
+    count, imported = map(int, lines[1].split()[1:])
+    assert count == imported >= 12
+    assert lines[2:] == ["locks that let in two: 0 of many"]
