@@ -262,4 +262,8 @@ def test_a_fill_may_lose_the_race_against_a_delete() -> None:
         return kept is None or json.loads(kept)["name"] == world.db.product(1)["name"]
 
     found = stage.explore({"reader": reader, "writer": writer}, never_stale, commit_apart=False)
-    assert (found.outcome, found.orders, found.failing) == ("failed", 15, 1)  # the fill, a pipeline without MULTI, is two steps
+    assert (found.outcome, found.orders, found.failing) == (
+        "failed",
+        15,
+        1,
+    )  # the fill, a pipeline without MULTI, is two steps

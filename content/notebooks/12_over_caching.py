@@ -356,7 +356,8 @@ predict(question, key="once", unit="%")
 
 # %%
 arrivals = traffic.poisson(20, 100, seed=3)
-run = stage.run([(at, visit) for at in arrivals], latency=0.5, hop=0.0005, wall_limit=60)
+crowd = stage.threads([(at, visit) for at in arrivals])
+run = stage.run(crowd, latency=0.5, hop=0.0005, wall_limit=60)
 waits = list(run.answers.values())
 at_once = sum(wait < 0.01 for wait in waits) / len(waits)
 print(f"without a query of their own: {1 - run.queries / len(waits):.1%}")
@@ -552,7 +553,7 @@ def micro(read):
     def visit(cache, db):
         return read(cache, "front:v1:1", lambda: db.article(1), 1)
 
-    crowd = [(at, visit) for at in arrivals]
+    crowd = stage.threads([(at, visit) for at in arrivals])
     return stage.run(crowd, latency=0.01, hop=0.0005, wall_limit=60)
 
 

@@ -26,7 +26,7 @@ from cachelab.origin import Product
 from cachelab.process.limits import say_error
 from cachelab.record.trace import Trace, say_seconds
 from cachelab.record.verdict import short
-from cachelab.stage import SlowCommand
+from cachelab.stage import SlowCommand, threads
 
 NIGHT = "three_in_the_morning"
 BEFORE = Score(answers=1_360, wrong=172, slow=151, queries=441)  # of that night, as it was
@@ -703,7 +703,8 @@ def _crowd(answer: Any, trial: Trial, *faults: Any) -> tuple[ConnectionLimit, li
             "connect made a pool without what this `wire` holds, so it would go to another server:"
             " pass it on as keywords, **wire.",
         )
-    actors = {f"pod-1.1 r{n}": (0.0, caller(n)) for n in range(CALLERS)}
+    callers = {f"pod-1.1 r{n}": (0.0, caller(n)) for n in range(CALLERS)}
+    actors = threads(callers, "pod-1.1")
     run = trial.play(actors, seconds=4, hop=0.002, faults=faults)
     got = list(run.answers.values())
     broken = next((one for one in got if isinstance(one, TypeError)), None)
