@@ -28,6 +28,9 @@ class Context(Protocol):
     def meet(self, task: Task, args: Sequence[Any]) -> None:
         """Let the faults strike before a command that `task` sends."""
 
+    def counted(self, task: Task, asked: Sequence[Sequence[Any]]) -> Label:
+        """What one round trip touches because faults count it."""
+
     def swallows(self, args: Sequence[Any]) -> bool:
         """Whether a fault loses this command on its way."""
 

@@ -41,6 +41,10 @@ class Fault:
         """Whether this command gets lost on its way."""
         return False
 
+    def counts(self, task: Task, args: Sequence[Any]) -> bool:
+        """Whether it strikes by how many such commands there were: then their order matters."""
+        return False
+
     def _nth(self, world: Context) -> int:
         """How often this fault has been looked for, from 1."""
         world.met[self] = world.met.get(self, 0) + 1
@@ -95,10 +99,16 @@ class SlowCommand(Fault):
     def __post_init__(self) -> None:
         _time(self.seconds, "seconds")
 
+    def _is_meant(self, task: Task, args: Sequence[Any]) -> bool:
+        return str(args[0]).upper() == self.command.upper() and fnmatchcase(task.name, self.actor)
+
+    def counts(self, task: Task, args: Sequence[Any]) -> bool:
+        return self.nth is not None and self._is_meant(task, args)
+
     def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
-        if str(args[0]).upper() != self.command.upper() or not fnmatchcase(task.name, self.actor):
-            return
-        if self.nth is not None and self._nth(world) != self.nth:
+        if not self._is_meant(task, args) or (
+            self.nth is not None and self._nth(world) != self.nth
+        ):
             return
         world.struck.add(self)
         world.note(f"{self.command.upper()} of {task.name} takes {say_seconds(self.seconds)}")
@@ -159,6 +169,9 @@ class Pause(Fault):
 
     def __post_init__(self) -> None:
         _time(self.seconds, "seconds")
+
+    def counts(self, task: Task, args: Sequence[Any]) -> bool:
+        return fnmatchcase(task.name, self.actor)
 
     def meet(self, world: Context, task: Task, args: Sequence[Any]) -> None:
         if not fnmatchcase(task.name, self.actor) or self._nth(world) != self.nth:

@@ -392,10 +392,16 @@ class Scheduler:
 
     def touched(self, task: Task, label: Label) -> None:
         """It is known now what the step of `task` under way touches, not only may touch."""
+        task.label = label
         if task.process.threads > 1:
             label = shared_memory(task, label)
         for learn in self.on_touch:
             learn(task, label)
+
+    def gave_back(self, task: Task, lock: str) -> None:
+        """The step of `task` under way sets a lock free: that matters to one that only tries it."""
+        self.released.append(lock)
+        self.touched(task, (*task.label, ("lock", lock, True)))
 
     def hold(self, until: int) -> None:
         """All who are at a switch point stand still there until then, in nanoseconds."""

@@ -476,7 +476,7 @@ class _Search:
     def touched(self, owner: str, label: Label) -> None:
         """Take note of who met whom, for "proved nothing"."""
         for space, item, writes in label:
-            if space in ("lock", "memory"):
+            if space in ("lock", "memory", "fault"):
                 continue
             if writes:
                 self.wrote = True

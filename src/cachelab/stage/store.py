@@ -173,7 +173,12 @@ class _Socket(ExactSocket):
     def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
         store = cast("Store", self._server.store)
         if from_script:
-            store.reached.update(dict.fromkeys(store.label((sig.name, *args))))
+            label = store.label((sig.name, *args))
+            asked = {_text(field) for field in self.asked}
+            if any(space == "cache" and item not in asked for space, item, _ in label):
+                # A key that the state has named: in another order it may be any.
+                label = (*label, ("cache", None, True))
+            store.reached.update(dict.fromkeys(label))
             return super()._run_command(func, sig, args, from_script)
         if told.get() is store.world.trace:
             return super()._run_command(func, sig, args, from_script)
@@ -436,6 +441,7 @@ class Store:
 
     def _step(self, task: Task, label: Label, asked: Sequence[Sequence[Any]], hop: int) -> str:
         scheduler = task.scheduler
+        label = (*label, *self.world.counted(task, asked))
         way = scheduler.point(task, label, ways=self.world.ways(asked))
         began = scheduler.now
         if hop:

@@ -138,7 +138,7 @@ class Lock:
     def _give(self) -> None:
         task = current()
         if task is not None and self.loud and task.scheduler.explores:
-            task.scheduler.released.append(self.key)
+            task.scheduler.gave_back(task, self.key)
         while self.waiters:
             chosen = self._next_waiter(task)
             if not chosen.done and chosen.waiting:

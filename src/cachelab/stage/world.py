@@ -256,6 +256,14 @@ class World:
         for fault in self.faults:
             fault.meet(self, task, args)
 
+    def counted(self, task: Task, asked: Sequence[Sequence[Any]]) -> Label:
+        """What one round trip touches because faults count it."""
+        return tuple(
+            ("fault", str(number), True)
+            for number, fault in enumerate(self.faults)
+            if any(fault.counts(task, args) for args in asked)
+        )
+
     def swallows(self, args: Sequence[Any]) -> bool:
         """Whether a fault loses this command on its way."""
         return sum(fault.swallows(self, args) for fault in self.faults) > 0  # each of them counts
