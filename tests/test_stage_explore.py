@@ -11,8 +11,6 @@ import pytest
 import redis
 import sqlalchemy as sa
 from actors import delete_after_commit, reader
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from cachelab import stage
 from cachelab.origin import User
@@ -402,119 +400,7 @@ def test_crashed_actors_leave_no_answer_and_their_cache_lock_stays():
     assert (2, None, "2") in left
 
 
-# Pruning loses nothing -----------------------------------------------------------------------
-
-KEYS = st.sampled_from("ab")
-OPERATIONS = st.one_of(
-    st.tuples(st.just("get"), KEYS),
-    st.tuples(st.just("set"), KEYS),
-    st.tuples(st.just("copy"), KEYS, KEYS),
-    st.tuples(st.just("select"), st.sampled_from([1, 2])),
-    st.tuples(st.just("update"), st.sampled_from([1, 2])),
-    st.tuples(st.just("locked"), KEYS),
-    st.tuples(st.just("if"), KEYS),
-    st.tuples(st.just("keys"), st.just(0)),
-    st.tuples(st.just("sleep"), st.just(0)),
-    st.tuples(st.just("thread"), KEYS),
-    st.tuples(st.just("transaction"), KEYS),
-    st.tuples(st.just("note"), st.just(0)),
-    st.tuples(st.just("brief"), KEYS),
-)
-PROGRAM = st.lists(OPERATIONS, min_size=1, max_size=2)
-PERILS = [
-    {},
-    {},
-    {"crashes": 1},
-    {"expiry": 1},
-    {"expiry": 2},
-    {"failures": 1},
-    {"crashes": 1, "expiry": "a"},
-    {"expiry": 1, "failures": 1},
-]
-MOST_ORDERS = 500  # beyond it a case is passed over: the full search would take too long
-
-
-def play(program, name, lock, notes):
-    def actor(cache, db):
-        seen, threads = [], []
-        for number, (what, *on) in enumerate(program):
-            if what == "get":
-                seen.append(cache.get(on[0]))
-            elif what == "set":
-                cache.set(on[0], f"{name}{number}")
-            elif what == "copy":
-                cache.set(on[1], str(cache.get(on[0])))
-            elif what == "select":
-                seen.append(db.user(on[0])["bio"])
-            elif what == "update":
-                db.update_user(on[0], bio=f"{name}{number}")
-            elif what == "sleep":
-                time.sleep(0.1)
-            elif what == "thread":
-                added = (on[0], f"{name}t{number}")
-                threads.append(threading.Thread(target=cache.append, args=added))
-                threads[-1].start()
-            elif what == "transaction":
-                with db.session() as session:
-                    session.execute(sa.update(User).where(User.id == 1).values(bio=name))
-                    cache.set(on[0], f"{name}{number}")
-                    session.commit()
-            elif what == "note":  # in the memory of the process
-                seen.append(len(notes))
-                notes.append(name)
-            elif what == "keys":
-                seen.append(len(cache.keys()))
-            elif what == "brief":
-                cache.set(on[0], f"{name}{number}", px=1_000)
-            elif what == "if":
-                if cache.get(on[0]):
-                    cache.append(on[0], name)
-            else:
-                with lock:
-                    cache.append(on[0], name)
-        for thread in threads:
-            thread.join()
-        return seen
-
-    return actor
-
-
-def outcomes(programs, threads, **how):
-    """Every end that some order of these programs has, and how many orders there are."""
-
-    def actors():
-        lock, notes = threading.Lock(), []
-        return [
-            stage.Actor(name, play(program, name, lock, notes), process="pod" if threads else name)
-            for name, program in zip("xyz", programs, strict=False)
-        ]
-
-    ends = set()
-
-    def look(world):
-        state = (world.cache.mget("a", "b"), [world.db.user(n)["bio"] for n in (1, 2)])
-        ends.add(repr((state, sorted(world.answers.items()))))
-
-    verdict = stage.explore(actors, look, limit=MOST_ORDERS, **how)
-    return ends, verdict
-
-
-@settings(max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(PROGRAM, min_size=2, max_size=3), st.sampled_from(PERILS), st.booleans())
-@example([[("get", "a")], [("brief", "b")]], {"expiry": 1}, False)
-@example([[("get", "a"), ("note", 0)], [("get", "b"), ("note", 1)]], {}, True)
-@pytest.mark.slow
-def test_the_pruned_search_reaches_every_end_that_the_full_search_reaches(
-    programs, perils, threads
-):
-    full, all_of_them = outcomes(programs, threads, prune=False, allow_errors=True, **perils)
-    if not all_of_them.exhaustive:
-        return
-    pruned, verdict = outcomes(programs, threads, allow_errors=True, **perils)
-    assert pruned == full
-    assert verdict.exhaustive
-    assert verdict.schedules <= all_of_them.schedules
-    assert verdict.orders == all_of_them.schedules
+# A slow machine -----------------------------------------------------------------------------
 
 
 def test_a_slow_machine_tries_fewer_orders_and_blames_nobody():

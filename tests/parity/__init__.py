@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,22 +166,30 @@ class Stage:
 
     def replies(self, rows: Sequence[Row], mode: str) -> list[list[str]]:
         """As of a server."""
-        seen: list[list[str]] = []
+        answers: list[list[str]] = []
+        while len(answers) < len(rows):
+            answers += self._run(rows[len(answers) :], mode)
+        return answers
+
+    def _run(self, rows: Sequence[Row], mode: str) -> list[list[str]]:
+        """The replies of the first rows, as far as the stage plays them in one run."""
+        # An actor's process sends back what it adds to a plain list.
+        began: list[int] = []
+        said: list[str] = []
 
         def actor(cache: Cache) -> None:
-            for row in rows[len(seen) :]:
-                seen.append([])
+            for row in rows:
+                began.append(len(said))
                 cache.flushall()
-                play(own(cache, mode), row, seen[-1])
+                play(own(cache, mode), row, said)
 
-        while len(seen) < len(rows):
-            try:
-                answer = stage.run({"a": actor}).answers["a"]
-            except stage.Refused as limit:
-                seen[-1].append(_said(limit))
-            else:
-                assert answer is None, answer
-        return seen
+        try:
+            answer = stage.run({"a": actor}).answers["a"]
+        except stage.Refused as refused:
+            said.append(_said(refused))
+        else:
+            assert answer is None, answer
+        return [said[start:end] for start, end in pairwise([*began, len(said)])]
 
 
 def own(cache: Cache, mode: str) -> Cache:
