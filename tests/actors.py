@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
+
+from cachelab import stage
+from cachelab.stage.world import as_actors
 
 
 def reader(cache: Any, db: Any) -> Any:
@@ -20,3 +24,12 @@ def delete_after_commit(cache: Any, db: Any) -> None:
     """Changes the row, then deletes the copy: the right way round, and still a race."""
     db.update_user(1, email="new@example.org")
     cache.delete("user:1")
+
+
+def by_process(actors: Any) -> list[stage.Actor]:
+    """The same actors, those with one function as threads of one process."""
+    made = as_actors(actors)
+    numbers: dict[int, int] = {}
+    for actor in made:
+        numbers.setdefault(id(actor.play), len(numbers) + 1)
+    return [replace(actor, process=f"process {numbers[id(actor.play)]}") for actor in made]

@@ -227,7 +227,7 @@ def test_a_failed_load_costs_nobody_their_place(make: Any) -> None:
 
 
 def crowd(get: Callable[[Any, Any], Any], readers: int = 200, **options: Any) -> stage.StageTrace:
-    return stage.run([get] * readers, latency=0.05, **options)
+    return stage.run(stage.threads([get] * readers), latency=0.05, **options)
 
 
 @for_threads
@@ -272,7 +272,7 @@ def test_when_a_load_fails_its_caller_sees_it_and_the_next_one_tries(make: Any) 
         return "right"
 
     get = make(load, 10, 60, Clock())
-    run = stage.run([lambda cache, db: get("a")] * 5)
+    run = stage.run(stage.threads([lambda cache, db: get("a")] * 5))
     got = Counter(type(answer).__name__ for answer in run.answers.values())
     assert got == {"str": 4, "ConnectionError": 1}
     assert len(calls) == 2
@@ -285,7 +285,7 @@ def test_two_keys_do_not_wait_for_each_other(make: Any) -> None:
         return key
 
     get = make(load, 10, 60, Clock())
-    run = stage.run([lambda cache, db: get("a"), lambda cache, db: get("b")])
+    run = stage.run(stage.threads([lambda cache, db: get("a"), lambda cache, db: get("b")]))
     assert run.elapsed == pytest.approx(1)
 
 
@@ -392,15 +392,14 @@ def test_whoever_waits_or_asks_after_a_forget_does_not_get_the_old_load() -> Non
 
         return lambda cache_, db: (cache.get("a", load), db.trace.clock())
 
-    run = stage.run(
-        {
-            "before": (0.0, ask("old")),
-            "waits": (1.0, ask("new")),
-            "writer": (2.0, lambda: cache.forget("a")),
-            "after": (3.0, ask("new")),
-            "late": (20.0, ask("newer")),
-        }
-    )
+    cast = {
+        "before": (0.0, ask("old")),
+        "waits": (1.0, ask("new")),
+        "writer": (2.0, lambda: cache.forget("a")),
+        "after": (3.0, ask("new")),
+        "late": (20.0, ask("newer")),
+    }
+    run = stage.run(stage.threads(cast))
     got = {name: answer for name, answer in run.answers.items() if answer}
     assert got == {
         "before": ("old", 10.0),

@@ -331,7 +331,7 @@ def test_800_readers_behind_one_guard_cost_one_query_and_all_are_right(who: str)
             return ReadThrough(cache, products(db), flight.do).read("product", 1)
         return solution("guard")(cache, db, flight, 1)
 
-    run = stage.run([reader] * 800, latency=0.01, capacity=1)
+    run = stage.run(stage.threads([reader] * 800), latency=0.01, capacity=1)
     assert (run.queries, run.fills, run.elapsed) == (1, 1, 0.01)
     assert list(run.answers.values()) == [run.world.db.product(1)] * 800
 
@@ -351,23 +351,20 @@ def test_two_batches_that_overlap_are_two_flights_and_everybody_gets_their_own()
             "product", ids
         )
 
-    run = stage.run([reader([1]), reader([1, 2])] * 50, latency=0.01)
+    run = stage.run(stage.threads([reader([1]), reader([1, 2])] * 50), latency=0.01)
     assert run.queries == 2
     assert [len(answer) for answer in run.answers.values()] == [1, 2] * 50
 
 
 def test_in_every_order_two_readers_behind_one_guard_ask_once() -> None:
-    def actors() -> dict[str, Any]:
+    def actors() -> list[stage.Actor]:
         flight = SingleFlight()
 
         def reader(cache: Any, db: Any) -> Any:
             return ReadThrough(cache, products(db), flight.do).read("product", 1)
 
-        return {
-            "a": reader,
-            "b": reader,
-            "onlooker": lambda cache, db: cache.exists("product:v1:1"),
-        }
+        onlooker = stage.Actor("onlooker", lambda cache, db: cache.exists("product:v1:1"))
+        return [*stage.threads({"a": reader, "b": reader}), onlooker]
 
     found = stage.explore(actors, lambda world: world.trace.queries == 1)
     assert found.outcome == "passed", found
@@ -425,7 +422,7 @@ def test_whoever_joins_a_flight_under_the_text_of_an_id_gets_the_answer_too() ->
     def reader(id: Any) -> Callable[[Any, Any], Any]:
         return lambda cache, db: ReadThrough(cache, products(db), flight.do).read("product", id)
 
-    run = stage.run([reader(1), reader("1")], latency=0.01)
+    run = stage.run(stage.threads([reader(1), reader("1")]), latency=0.01)
     assert list(run.answers.values()) == [run.world.db.product(1)] * 2
     assert run.queries == 1
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from actors import by_process
 
 from cachelab import stage
 from cachelab.lab import traffic
@@ -197,7 +198,7 @@ def test_a_load_that_fails_frees_the_lock_and_the_next_reader_tries() -> None:
 
         return token_lock.read(cache, KEY, load, 300)
 
-    run = stage.run({"a": sometimes, "b": (0.5, sometimes)}, latency=1)
+    run = stage.run(stage.threads({"a": sometimes, "b": (0.5, sometimes)}), latency=1)
     assert isinstance(run.answers["a"], RuntimeError)
     assert right(run) == 1
     assert run.world.cache.exists("lock:" + KEY) == 0
@@ -223,13 +224,13 @@ def process() -> Any:
 
 
 def test_single_flight_asks_once_for_all_threads_of_a_process() -> None:
-    run = stage.run([process()] * 800, latency=0.25)
+    run = stage.run(stage.threads([process()] * 800), latency=0.25)
     assert (run.queries, run.misses, right(run)) == (1, 1, 800)
 
 
 def test_single_flight_ends_at_the_process_and_four_ask_four_times() -> None:
     processes = [process() for _ in range(4)]
-    assert stage.run(processes * 200, latency=0.25).queries == 4
+    assert stage.run(by_process(processes * 200), latency=0.25).queries == 4
 
 
 def test_single_flight_and_a_token_lock_together_ask_once_from_four_processes() -> None:
@@ -237,7 +238,7 @@ def test_single_flight_and_a_token_lock_together_ask_once_from_four_processes() 
         flight = single_flight.SingleFlight()
         return lambda cache, db: flight.do(KEY, lambda: locked(cache, db))
 
-    run = stage.run([guarded() for _ in range(4)] * 200, latency=0.25)
+    run = stage.run(by_process([guarded() for _ in range(4)] * 200), latency=0.25)
     assert (run.queries, right(run)) == (1, 800)
     assert run.count("sleep") < 40  # one of each process waits, not 799 readers
 
@@ -250,7 +251,7 @@ def test_single_flight_shares_the_error_too() -> None:
 
         return single_flight.do(KEY, load)
 
-    run = stage.run([unlucky] * 800, latency=0.25)
+    run = stage.run(stage.threads([unlucky] * 800), latency=0.25)
     assert run.queries == 1
     assert {str(answer) for answer in run.answers.values()} == {"lost"}
 
@@ -443,7 +444,7 @@ def test_cache_aside_under_single_flight_asks_once_and_keeps_the_answer() -> Non
     def reader(cache: Any, db: Any) -> Any:
         return single_flight.read(cache, KEY, lambda: db.product(1), 300)
 
-    run = stage.run([reader] * 20, latency=0.25)
+    run = stage.run(stage.threads([reader] * 20), latency=0.25)
     assert (run.queries, right(run)) == (1, 20)
     assert json.loads(run.world.cache.get(KEY)) == run.world.db.product(1)
     assert 299 <= run.world.cache.ttl(KEY) <= 300

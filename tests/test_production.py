@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from actors import by_process
 
 from cachelab import stage
 from cachelab.lab import Lab, traffic
@@ -97,7 +98,9 @@ def products(shop: Lab) -> ProductionCache:
 @pytest.mark.parametrize("processes", [1, 4])
 @pytest.mark.parametrize("query", [0.05, 0.25, 8.0])
 def test_800_cold_readers_ask_the_origin_once_on_the_stage(processes: int, query: float) -> None:
-    run = stage.run([process() for _ in range(processes)] * (800 // processes), latency=query)
+    run = stage.run(
+        by_process([process() for _ in range(processes)] * (800 // processes)), latency=query
+    )
     assert (run.queries, right(run)) == (1, 800)
     assert run.elapsed < query + 0.3
 
@@ -148,7 +151,7 @@ def test_a_load_that_is_stopped_half_way_leaves_nobody_waiting() -> None:
         db.product(1)
         raise SystemExit
 
-    run = stage.run([process(stopped)] * 10, latency=0.1)
+    run = stage.run(stage.threads([process(stopped)] * 10), latency=0.1)
     assert {str(answer) for answer in run.answers.values()} == {
         "the load of product:v1:1 was stopped"
     }
@@ -165,7 +168,8 @@ def test_a_load_that_fails_is_tried_once_a_process_and_not_800_times(processes: 
         db.product(1)
         raise TimeoutError("lost")
 
-    run = stage.run([process(fails) for _ in range(processes)] * (800 // processes), latency=0.1)
+    readers = [process(fails) for _ in range(processes)] * (800 // processes)
+    run = stage.run(by_process(readers), latency=0.1)
     assert run.queries == processes
     assert {repr(answer) for answer in run.answers.values()} == {"TimeoutError('lost')"}
 
@@ -206,7 +210,8 @@ def test_a_dead_cache_adds_no_wait_and_fails_no_read() -> None:
 
 
 def test_800_readers_of_one_key_are_one_query_also_when_the_cache_is_down() -> None:
-    run = stage.run([process()] * 800, latency=0.1, faults=[stage.CacheDown(0, 9)])
+    readers = stage.threads([process()] * 800)
+    run = stage.run(readers, latency=0.1, faults=[stage.CacheDown(0, 9)])
     assert (run.queries, right(run)) == (1, 800)
 
 
@@ -309,7 +314,7 @@ def test_what_a_dead_cache_was_not_told_it_hears_first_when_it_is_back() -> None
         return reader.made[0].delete("1")
 
     cast = {"before": reader, "update": (5, update), "after": (7, reader)}
-    run = stage.run(cast, faults=[stage.CacheDown(4, 6)])
+    run = stage.run(stage.threads(cast), faults=[stage.CacheDown(4, 6)])
     assert run.answers["update"] is False
     assert run.answers["after"] == run.world.db.product(1)
 
@@ -408,7 +413,7 @@ def test_who_comes_after_a_delete_does_not_join_a_load_from_before_it() -> None:
         db.update_product(1, price_cents=1)
         reader.made[0].delete("1")
 
-    run = stage.run({"early": reader, "update": (1, update), "late": (2, reader)})
+    run = stage.run(stage.threads({"early": reader, "update": (1, update), "late": (2, reader)}))
     assert run.answers["late"]["price_cents"] == 1
     assert json.loads(run.world.cache.get(KEY))[0]["price_cents"] == 1
 
@@ -446,7 +451,7 @@ def test_a_stale_copy_is_served_when_the_origin_fails_and_tried_again_later() ->
     reader = process(load, ttl=60, stale=600, rest=5)
     cast: dict[str, Any] = {"first": reader, "breaks": (30, lambda: broken.append(True))}
     cast |= {f"r{n}": (70.0 + n / 10, reader) for n in range(100)}
-    run = stage.run(cast)
+    run = stage.run(stage.threads(cast))
     assert right(run) == 101
     assert run.queries == 1 + 2  # 10 s, one try each 5 s
 
@@ -591,7 +596,7 @@ def test_after_its_rest_one_call_tries_the_cache_and_the_others_wait_for_what_it
 
 def test_a_copy_half_a_second_past_its_ttl_counts_as_stale() -> None:
     reader = process(ttl=60, stale=600, jitter=0)
-    run = stage.run({"first": reader, "late": (60.5, reader)})
+    run = stage.run(stage.threads({"first": reader, "late": (60.5, reader)}))
     assert right(run) == 2
     metrics = reader.made[0].metrics
     assert (metrics["misses"], metrics["hits"], metrics["stale"]) == (1, 0, 1)

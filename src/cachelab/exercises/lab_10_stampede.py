@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+from cachelab import stage
 from cachelab.judge.trial import Trial
 from cachelab.judge.world import TrialWorld
 from cachelab.process.limits import say_error
@@ -443,7 +444,10 @@ def judge_swr(answer: Any, trial: Trial) -> None:
     def sale(cache: Any, db: Any) -> None:
         db.update_product(1, price_cents=1)
 
-    many = {f"stale {number}": (63.0, read) for number in range(1, 31)}
+    many = {  # threads of three processes: a lock in each is not enough
+        f"stale {number}": stage.Actor(f"stale {number}", read, 63.0, f"pod {number % 3}")
+        for number in range(1, 31)
+    }
     run = trial.play(
         {
             "cold": (0.0, read),

@@ -248,7 +248,9 @@ def judge_two_ends(answer: Any, trial: Trial) -> None:
     def sale(cache: Any, db: Any) -> None:
         db.update_product(1, price_cents=1)
 
-    readers: dict[str, Any] = {f"reader {n}": (75.0, one) for n in range(50)}
+    readers = {  # threads of five processes: a lock in each is not enough
+        f"reader {n}": stage.Actor(f"reader {n}", one, 75.0, f"pod {n % 5}") for n in range(50)
+    }
     cast = {
         "first": one,
         "early": (40.0, one),
