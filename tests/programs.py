@@ -91,6 +91,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.lock, self.event = threading.Lock(), threading.Event()
+        self.notes: list[str] = []
 
 
 # Strings, hashes, lists ---------------------------------------------------------------------------
@@ -168,17 +169,17 @@ def carry(me, key, other):
     return me.cache.set(other, str(me.cache.get(key)))
 
 
-@operation(often=3)
+@operation(often=8)
 def hset(me):
     return me.cache.hset("h", "f", me.mark)
 
 
-@operation(often=3)
+@operation(often=8)
 def hgetall(me):
     return me.cache.hgetall("h")
 
 
-@operation()
+@operation(often=4)
 def hincrby(me):
     return me.cache.hincrby("h", "n")
 
@@ -446,6 +447,14 @@ def with_a_lock_if_free(me, key):
     return False
 
 
+@operation(takes="k")
+def remember(me, key):
+    """Something in memory, between two commands."""
+    found = me.cache.get(key)
+    me.shared.notes.append(me.mark)
+    return found, list(me.shared.notes)
+
+
 @operation()
 def signal(me):
     me.shared.event.set()
@@ -491,6 +500,10 @@ OPTIONS: list[tuple[tuple[str, Any], ...]] = [
 ]
 
 
+# What makes no difference between processes: each has its own.
+SHARED = {"with_a_lock", "with_a_lock_if_free", "signal", "wait_for_the_signal", "remember"}
+
+
 def draw(seed: int, most: int = 40) -> Program:
     """A program with at most about so many orders."""
     chance = random.Random(seed)
@@ -506,7 +519,8 @@ def draw(seed: int, most: int = 40) -> Program:
             break
     options = dict(chance.choice(OPTIONS)) if sum(steps) < 6 and chance.random() < 0.4 else {}
     wrong = [chance.choice(FAULTS)] if chance.random() < 0.2 else []
-    return Program(actors, chance.random() < 0.5, options, wrong)
+    shares = any(SHARED & {name for name, *_ in one} for one in actors.values())
+    return Program(actors, shares and chance.random() < 0.8, options, wrong)
 
 
 def _arguments(kind: Operation, chance: random.Random) -> list[Any]:

@@ -74,7 +74,11 @@ HOLES = {
     "the whole cache": lambda space, item, writes: space == "cache" and item is None,
     "a hash": lambda space, item, writes: space == "cache" and item == "h",
     "a channel": lambda space, item, writes: space == "channel",
-    "a lock": lambda space, item, writes: space == "lock" and item != "writer",
+    # To threads of one process their memory matters as well, a lock being part of that.
+    "a lock": lambda space, item, writes: (
+        space == "memory" or (space == "lock" and item != "writer")
+    ),
+    "the memory of a process": lambda space, item, writes: space == "memory",
     "a row that is read": lambda space, item, writes: space.startswith("table") and not writes,
     "a row that is written": lambda space, item, writes: space.startswith("table") and writes,
     "a whole table": lambda space, item, writes: space.startswith("table") and item is None,
