@@ -12,7 +12,7 @@ import builtins
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -68,8 +68,13 @@ def hash_per_process(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
 class ConnectionLimit:
     """The server's side of the connections: how many are open, and how many there ever were."""
 
-    open: int = 0
     peak: int = 0
+    held: set[Any] = field(default_factory=set)  # each of some process
+
+    @property
+    def open(self) -> int:
+        """How many are open now."""
+        return len(self.held)
 
     def wire(self, cache: Any) -> dict[str, Any]:
         """What a redis-py pool needs to reach the cache of the stage, counted here."""
@@ -78,16 +83,20 @@ class ConnectionLimit:
         class PodConnection(known.connection_class):  # type: ignore[misc, name-defined]
             """A connection that the server may refuse."""
 
-            counted = False
             reply: Any = _NONE_YET
 
+            @classmethod
+            def hang_up(cls) -> None:
+                """The process is gone, and the server sees all its connections end."""
+                for one in [one for one in connections.held if type(one) is cls]:
+                    one.disconnect()
+
             def connect(self) -> None:
-                if not self.counted:
+                if self not in connections.held:
                     if connections.open >= MOST_CLIENTS:
                         raise redis.ConnectionError("max number of clients reached")
-                    connections.open += 1
+                    connections.held.add(self)
                     connections.peak = max(connections.peak, connections.open)
-                    self.counted = True
                 super().connect()
 
             def send_command(self, *args: Any, **more: Any) -> None:
@@ -107,9 +116,7 @@ class ConnectionLimit:
                 return reply
 
             def disconnect(self, *args: Any, **more: Any) -> None:
-                if self.counted:
-                    self.counted = False
-                    connections.open -= 1
+                connections.held.discard(self)
                 super().disconnect(*args, **more)
 
         return {"connection_class": PodConnection, **known.connection_kwargs}
@@ -121,13 +128,16 @@ class Pod:
 
     name: str
     cache: Cache
+    hang_up: Callable[[], None]
 
     def close(self) -> None:
         """Its process is gone, and its connections with it."""
         with suppress(Exception):
-            self.cache.connection_pool.disconnect()
+            self.hang_up()
 
 
 def open_pod(name: str, connect: Callable[..., Any], wire: Mapping[str, Any], trace: Any) -> Pod:
     """A new process: connected by `connect`, which gets `wire`."""
-    return Pod(name, Cache(connection_pool=connect(dict(wire)), trace=trace))
+    cache = Cache(connection_pool=connect(dict(wire)), trace=trace)
+    pool = cache.connection_pool
+    return Pod(name, cache, getattr(pool.connection_class, "hang_up", pool.disconnect))
