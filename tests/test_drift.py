@@ -234,6 +234,7 @@ def no_kernel(*_: object) -> None:
     raise AssertionError("an edit of a text has started a kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DRIFTS)
 def test_a_drift_is_named_with_its_file(
     kind: str,
