@@ -84,14 +84,18 @@ def loops_for_ever(cache: Any, db: Any) -> None:
 
 
 @pytest.mark.parametrize("judge_it", [both_count, in_one_run])
-@pytest.mark.parametrize("answer", [waits_for_ever, loops_for_ever])
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    # Somebody might still write what the first waits for: it is our time that is over.
+    [(waits_for_ever, "proved nothing"), (loops_for_ever, "failed")],
+)
 @pytest.mark.slow
 def test_an_answer_without_an_end_on_the_stage_is_one_sentence(
-    judge_it: Callable[[Any, Trial], Any], answer: Callable[..., Any]
+    judge_it: Callable[[Any, Trial], Any], answer: Callable[..., Any], outcome: str
 ) -> None:
     limit = Patience(10)
     verdict = judged(judge_it, answer)
-    assert verdict.outcome == "failed"
+    assert verdict.outcome == outcome
     assert "\n" not in verdict.summary
     assert verdict.summary.endswith(".")
     assert limit.left() > 0
